@@ -1,0 +1,1 @@
+"""BIDS in and out: the only place that knows file names."""

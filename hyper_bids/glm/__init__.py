@@ -1,0 +1,1 @@
+"""Single-trial responses: HRF, design and estimates."""

@@ -1,0 +1,1 @@
+"""One participant: from BOLD and events to scored reconstructions, one module a stage."""
