@@ -1,0 +1,362 @@
+"""The flags: what the user may type, turned into settings. Imports the standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from hyper_bids import __version__
+from hyper_bids.config import (
+    SIMULATION_PRESETS,
+    Settings,
+    SimulationSettings,
+    from_toml,
+    with_values,
+)
+from hyper_bids.converters import (
+    Extend,
+    cross_validation,
+    device,
+    fraction,
+    labels,
+    megabytes,
+    one_or_more,
+    positive,
+    whole_numbers,
+    words,
+    zero_or_more,
+)
+from hyper_bids.errors import UsageError
+
+EPILOG = """\
+exit status:
+  0 all well; 1 a participant failed while it was computed; 64 wrong usage; 65 wrong input data;
+  69 a device that was asked for is not there; 70 an error inside the app; 73 the output or work
+  folder cannot be used; 130 interrupted. The last line of the log says the same.
+
+other commands:
+  hyper_bids simulate OUT   write a synthetic BIDS dataset with known latents
+  hyper_bids demo OUT       simulate two participants, decode them, and say where to look
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose complaints are errors of the app (exit status 64)."""
+
+    def error(self, message: str) -> None:
+        """Raise the complaint with the usage line's hint."""
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
+def build_parser(prog: str = "hyper_bids") -> Parser:
+    """Return the parser of the BIDS-App command line."""
+    parser = Parser(
+        prog=prog,
+        description="Reconstruct what people saw from their brain activity (HYPER). A BIDS App.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("bids_dir", help="root folder of a valid BIDS dataset")
+    parser.add_argument("output_dir", help="where the derivatives go")
+    parser.add_argument(
+        "analysis_level",
+        choices=("participant", "group"),
+        help="participant: decode each participant; group: tables and tests over participants",
+    )
+    _add_selection(parser)
+    _add_decoding(parser)
+    _add_running(parser)
+    return parser
+
+
+def _add_selection(parser: Parser) -> None:
+    group = parser.add_argument_group("what is read")
+    for flag, alias, prefix, dest in (
+        ("--participant-label", (), "sub", "participant_label"),
+        ("--session-label", ("--session-id",), "ses", "session_label"),
+        ("--task-id", ("-t",), "task", "task_id"),
+        ("--run-id", (), "run", "run_id"),
+        ("--test-run-id", (), "run", "test_run_id"),
+    ):
+        text = (
+            "runs whose trials test (where the events do not say)"
+            if dest == "test_run_id"
+            else f"labels, with or without {prefix}-"
+        )
+        group.add_argument(
+            flag,
+            *alias,
+            dest=dest,
+            nargs="+",
+            action=Extend,
+            metavar="LABEL",
+            type=labels(prefix, flag),
+            help=text,
+        )
+    group.add_argument(
+        "--test-repeated",
+        action="store_true",
+        help="stimuli shown in more than one run are the test set",
+    )
+    group.add_argument(
+        "--allow-shared-stimuli",
+        action="store_true",
+        help="let one stimulus stand in training and test (categories; not for identities)",
+    )
+    group.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        action="extend",
+        metavar="[NAME=]PATH",
+        help="preprocessed BOLD, masks and confounds (fMRIPrep or alike); else raw BOLD",
+    )
+    group.add_argument("--space", metavar="SPACE", help="space of the preprocessed BOLD")
+    group.add_argument(
+        "--desc-label", metavar="DESC", help="desc- of the preprocessed BOLD (preproc)"
+    )
+    group.add_argument("--bids-filter-file", metavar="FILE", help='JSON: {"bold": {entity: value}}')
+    group.add_argument("--bids-database-dir", metavar="DIR", help="keep pybids' index here")
+    group.add_argument("--bids-database-wipe", action="store_true", help="build that index anew")
+    group.add_argument(
+        "--skip-bids-validation",
+        "--skip-bids-validator",
+        dest="skip_bids_validation",
+        action="store_true",
+        help="do not run the BIDS validator, where one is installed",
+    )
+
+
+def _add_decoding(parser: Parser) -> None:
+    group = parser.add_argument_group("how it is decoded")
+    group.add_argument("--hrf", choices=("glover", "spm"), help="response shape (glover)")
+    group.add_argument(
+        "--drift-order", type=zero_or_more, metavar="N", help="polynomial drift order (2)"
+    )
+    group.add_argument(
+        "--confounds",
+        nargs="+",
+        type=words,
+        action=Extend,
+        metavar="NAME",
+        help="none, motion6 (default), motion24, or columns of the confounds file",
+    )
+    group.add_argument(
+        "--dummy-scans", type=zero_or_more, metavar="N", help="volumes to drop first (0)"
+    )
+    group.add_argument(
+        "--slice-time-ref",
+        type=fraction,
+        metavar="X",
+        help="moment within the TR that a volume stands for, 0 to 1 (0.5)",
+    )
+    group.add_argument(
+        "--n-voxels",
+        type=one_or_more,
+        metavar="N",
+        help="voxels with the highest training-set mean z (4096)",
+    )
+    group.add_argument(
+        "--decoder-mask", metavar="FILE", help="use all voxels of this image instead"
+    )
+    group.add_argument(
+        "--mask-labels",
+        nargs="+",
+        type=whole_numbers,
+        action=Extend,
+        metavar="LABEL",
+        help="labels to use of a label image given as --decoder-mask",
+    )
+    group.add_argument(
+        "--standardise",
+        choices=("run", "train", "none"),
+        help="z-score responses within runs (default), by training trials, or not",
+    )
+    group.add_argument(
+        "--decoder", choices=("ridge", "dense", "ols"), help="voxels to latents (ridge)"
+    )
+    group.add_argument(
+        "--cv",
+        type=cross_validation,
+        metavar="{loo,runs,K}",
+        help="how ridge chooses its penalty on training trials (loo)",
+    )
+    group.add_argument(
+        "--epochs", type=one_or_more, metavar="N", help="of the dense decoder (1500)"
+    )
+    group.add_argument(
+        "--generator",
+        metavar="{auto,none,demo,FILE}",
+        help="image model: the one that the dataset names, none, the demo's, or weights",
+    )
+    group.add_argument(
+        "--latent-norm",
+        choices=("prior", "none"),
+        help="put predictions back on the prior's shell before generating (prior)",
+    )
+    group.add_argument("--batch-size", type=one_or_more, metavar="N", help="images at a time (16)")
+    group.add_argument("--write-images", action="store_true", help="also write each image as PNG")
+    group.add_argument(
+        "--n-permutations", type=one_or_more, metavar="N", help="of each test (10000)"
+    )
+    group.add_argument(
+        "--random-seed", type=zero_or_more, metavar="N", help="of all that is drawn (1412)"
+    )
+
+
+def _add_running(parser: Parser) -> None:
+    group = parser.add_argument_group("how it runs")
+    group.add_argument("-w", "--work-dir", metavar="DIR", help="intermediate files (./work)")
+    group.add_argument(
+        "--nprocs",
+        "--nthreads",
+        "--n-cpus",
+        dest="nprocs",
+        type=one_or_more,
+        metavar="N",
+        help="processors to use (all that the job may use)",
+    )
+    group.add_argument(
+        "--omp-nthreads", type=one_or_more, metavar="N", help="threads of one process"
+    )
+    memory = group.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--mem-mb", type=one_or_more, metavar="MB", help="memory to use, in megabytes"
+    )
+    memory.add_argument(
+        "--mem-gb",
+        dest="mem_mb",
+        metavar="GB",
+        help="in gigabytes",
+        type=lambda text: one_or_more(text) * 1024,
+    )
+    memory.add_argument(
+        "--mem", dest="mem_mb", type=megabytes, metavar="SIZE", help="with a unit, 16G or 16000M"
+    )
+    group.add_argument(
+        "--device",
+        type=device,
+        metavar="{auto,cpu,cuda,cuda:N}",
+        help="where images are made and dense decoders trained (auto)",
+    )
+    group.add_argument(
+        "--use-plugin",
+        choices=("auto", "linear", "multiproc"),
+        help="nipype's way to run the participants (auto)",
+    )
+    group.add_argument(
+        "--stop-on-first-crash", action="store_true", help="stop at the first failure"
+    )
+    group.add_argument("--config-file", metavar="FILE", help="TOML; flags on the command line win")
+    group.add_argument(
+        "--dry-run", action="store_true", help="check all inputs, print the plan, stop"
+    )
+    group.add_argument(
+        "--notrack", action="store_true", help="accepted; the app sends nothing anyway"
+    )
+    group.add_argument("-v", "--verbose", action="count", help="say more; -vv for debugging")
+    group.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+    group.add_argument("--version", action="version", version=f"hyper_bids {__version__}")
+
+
+def with_hyphens(argv: list[str]) -> list[str]:
+    """Spell flags with hyphens: ``--task_id`` is taken as ``--task-id``, as in other BIDS Apps."""
+    return [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in argv]
+
+
+def parse(argv: list[str], prog: str = "hyper_bids") -> tuple[Settings, dict[str, object]]:
+    """Return the settings, and what concerns this call alone (dry_run, verbose, quiet)."""
+    given = vars(build_parser(prog).parse_args(with_hyphens(argv)))
+    call = {key: given.pop(key, False) for key in ("dry_run", "verbose", "quiet", "notrack")}
+    for key in ("derivatives",):
+        if key in given:
+            given[key] = tuple(given[key])
+    config_file = given.pop("config_file", None)
+    settings = with_values(Settings(), from_toml(config_file) if config_file else {})
+    return _checked(with_values(settings, given)), call
+
+
+def _checked(settings: Settings) -> Settings:
+    # A configuration file does not pass argparse's checks of choices.
+    for stage, name, accepted in (
+        ("betas", "hrf", ("glover", "spm")),
+        ("voxels", "standardise", ("run", "train", "none")),
+        ("decoder", "decoder", ("ridge", "dense", "ols")),
+        ("images", "latent_norm", ("prior", "none")),
+        ("resources", "use_plugin", ("auto", "linear", "multiproc")),
+    ):
+        value = getattr(getattr(settings, stage), name)
+        if value not in accepted:
+            raise UsageError(f"{name} = {value!r} is none of {', '.join(accepted)}.")
+    if settings.voxels.mask_labels and settings.voxels.decoder_mask is None:
+        raise UsageError("--mask-labels needs a label image: give it as --decoder-mask FILE.")
+    mask = settings.voxels.decoder_mask
+    if mask is not None and not Path(mask).is_file():
+        raise UsageError(f"--decoder-mask {mask}: no such file.")
+    return settings
+
+
+def parse_simulation(argv: list[str], prog: str) -> tuple[str, SimulationSettings]:
+    """Return the folder and the settings of ``hyper_bids simulate``."""
+    defaults = SimulationSettings()
+    parser = Parser(
+        prog=prog,
+        description="Write a synthetic BIDS dataset: stimuli of a generator, known latents, BOLD "
+        "with a planted code, and the truth under sourcedata/.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("out", help="folder for the dataset; must be empty or absent")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(SIMULATION_PRESETS),
+        default="small",
+        help="shape to start from; hyper is the paper's (default: small)",
+    )
+    for name, convert, text in (
+        ("n_participants", one_or_more, "participants"),
+        ("n_train_runs", one_or_more, "training runs"),
+        ("n_test_runs", one_or_more, "test runs"),
+        ("trials_per_run", one_or_more, "trials in a run"),
+        ("n_test_stimuli", one_or_more, "stimuli of the test set"),
+        ("t_r", positive, "repetition time, seconds"),
+        ("soa", positive, "from one onset to the next, seconds"),
+        ("duration", positive, "of a trial, seconds"),
+        ("n_coding_voxels", one_or_more, "voxels that carry the code"),
+        ("n_latents", one_or_more, "latent dimensions, where no generator sets them"),
+        ("autocorrelation", fraction, "AR(1) coefficient of the noise"),
+        ("drift", positive, "slow drift, percent signal change"),
+        ("spikes_per_run", zero_or_more, "motion-like spikes"),
+        ("hrf_variation", positive, "1 varies the time to peak by about a second over voxels"),
+        ("random_seed", zero_or_more, "seed"),
+    ):
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=convert,
+            metavar="N",
+            help=f"{text} ({getattr(defaults, name)} in the small preset)",
+        )
+    parser.add_argument(
+        "--noise",
+        nargs="+",
+        type=positive,
+        metavar="X",
+        help="noise level, one for all or one a participant",
+    )
+    parser.add_argument(
+        "--shape", nargs=3, type=one_or_more, metavar=("X", "Y", "Z"), help="voxels of a volume"
+    )
+    parser.add_argument("--generator", choices=("demo", "none"), help="demo or none (no images)")
+    parser.add_argument(
+        "--with-derivatives",
+        action="store_true",
+        help="also write a preprocessed derivative, as fMRIPrep would",
+    )
+    given = vars(parser.parse_args(with_hyphens(argv)))
+    out = given.pop("out")
+    values = {**SIMULATION_PRESETS[given.pop("preset")], **given}
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return out, SimulationSettings(**values)

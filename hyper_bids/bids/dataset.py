@@ -1,0 +1,144 @@
+"""A dataset as a whole: its description, its participants, and the derivatives that go with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from hyper_bids.bids.tables import close, read_json
+from hyper_bids.errors import InputError, UsageError, listing
+
+SIMULATION = "hyper_bids simulate"
+DESCRIPTION = "dataset_description.json"
+
+# The dashes that word processors put where a hyphen was typed.
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+
+
+def read_description(bids_dir: Path | str) -> dict:
+    """Read ``dataset_description.json``, which makes a folder a BIDS dataset.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder.
+    InputError
+        If the file is missing, is no JSON object, or lacks Name or BIDSVersion.
+    """
+    bids_dir = Path(bids_dir)
+    if not bids_dir.is_dir():
+        raise UsageError(f"{bids_dir}: no such folder; give the root of a BIDS dataset.")
+    path = bids_dir / DESCRIPTION
+    if not path.is_file():
+        inside = _datasets_inside(bids_dir)
+        hint = f" There is one in {listing(inside)}: give that." if inside else ""
+        raise InputError(f"{bids_dir}: not a BIDS dataset, there is no {DESCRIPTION} in it.{hint}")
+    description = read_json(path)
+    lacking = [key for key in ("Name", "BIDSVersion") if not description.get(key)]
+    if lacking:
+        raise InputError(
+            f"{path}: not a valid dataset description, {listing(lacking)} is missing. Add it."
+        )
+    return description
+
+
+def is_simulated(description: dict) -> bool:
+    """Say whether ``hyper_bids simulate`` wrote the dataset with this description."""
+    programs = description.get("GeneratedBy") or []
+    return any(isinstance(p, dict) and p.get("Name") == SIMULATION for p in programs)
+
+
+def participants(bids_dir: Path | str) -> list[str]:
+    """Return the labels of the ``sub-*`` folders, sorted. Only the root folder is listed."""
+    return sorted(
+        path.name.removeprefix("sub-")
+        for path in Path(bids_dir).iterdir()
+        if re.fullmatch("sub-[0-9A-Za-z+]+", path.name) and path.is_dir()
+    )
+
+
+def chosen_participants(bids_dir: Path | str, labels: Iterable[str]) -> list[str]:
+    """Return the participants to run: all of them, or those that ``labels`` name.
+
+    Parameters
+    ----------
+    bids_dir : path
+    labels : labels with or without ``sub-``; none means all
+
+    Raises
+    ------
+    UsageError
+        If a label is malformed or not in the dataset; the message lists what is there.
+    InputError
+        If the dataset has no participant.
+    """
+    there = participants(bids_dir)
+    if not there:
+        raise InputError(f"{bids_dir}: there are no participants (folders sub-*) in it.")
+    labels = clean_labels("--participant-label", "sub", labels)
+    absent = [label for label in labels if label not in there]
+    if absent:
+        raise UsageError(
+            f"--participant-label {listing(absent)}: no such participant in {bids_dir}; "
+            f"{close(absent[0], there)}."
+        )
+    return list(labels) or there
+
+
+def clean_labels(flag: str, prefix: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels without ``prefix``, each once, or raise UsageError naming the flag."""
+    found = {}
+    for given in labels:
+        label = str(given).removeprefix(f"{prefix}-")
+        if label[:1] and label[0] in _DASHES:
+            raise UsageError(
+                f"{flag} {given!r}: it begins with a dash that is not ASCII, as word processors "
+                f"write it; type the flag again with plain hyphens."
+            )
+        if not re.fullmatch("[0-9A-Za-z+]+", label):
+            raise UsageError(
+                f"{flag} {given!r}: not a label; letters and digits are accepted, with or without "
+                f"{prefix}- before them."
+            )
+        found[label] = None
+    return tuple(found)
+
+
+def derivative_roots(derivatives: Iterable[str]) -> dict[str, Path]:
+    """Return the folders given with ``--derivatives``, under the names that BIDS URIs use.
+
+    Parameters
+    ----------
+    derivatives : ``PATH`` or ``NAME=PATH`` each; those without NAME are preproc, preproc2, ...
+
+    Raises
+    ------
+    UsageError
+        If a folder does not exist, or two have one name.
+    InputError
+        If a folder is not a BIDS dataset.
+    """
+    roots: dict[str, Path] = {}
+    for rank, given in enumerate(derivatives, start=1):
+        name, separator, path = given.partition("=")
+        # A path may hold an equals sign, too.
+        if not separator or not re.fullmatch("[0-9A-Za-z_.-]+", name) or Path(given).is_dir():
+            name, path = "preproc" if rank == 1 else f"preproc{rank}", given
+        if name in roots or name == "raw":
+            raise UsageError(
+                f"--derivatives {given}: the name {name} is taken; give each its own NAME=PATH."
+            )
+        root = Path(path).absolute()
+        if not root.is_dir():
+            raise UsageError(
+                f"--derivatives {given}: no such folder; give PATH or NAME=PATH of preprocessed "
+                f"data, such as fMRIPrep's output folder."
+            )
+        read_description(root)
+        roots[name] = root
+    return roots
+
+
+def _datasets_inside(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob(f"*/{DESCRIPTION}"))

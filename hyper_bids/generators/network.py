@@ -1,0 +1,80 @@
+"""A network with its weights on a device, as an image generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hyper_bids.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkGenerator:
+    """An :class:`~hyper_bids.generators.protocol.ImageGenerator` without an encoder.
+
+    ``forward(weights, latents)`` gives images of shape (n, 3, height, width), nominally in [-1, 1].
+    """
+
+    name: str
+    n_latents: int
+    image_shape: tuple[int, int, int]
+    normalises: bool
+    checksum: str
+    device: str
+    forward: Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor] = field(repr=False)
+    weights: Mapping[str, torch.Tensor] = field(repr=False)
+
+    def generate(self, latents: np.ndarray) -> np.ndarray:
+        """Return the images of latents, all in one batch.
+
+        Parameters
+        ----------
+        latents : array of shape (n, n_latents)
+
+        Returns
+        -------
+        float32 array of shape (n, height, width, 3)
+            RGB, (x + 1) / 2 of the network's output x, clipped to [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the latents have another shape, or are not finite.
+        """
+        import torch
+
+        latents = np.ascontiguousarray(latents, dtype=np.float32)
+        if latents.ndim != 2 or latents.shape[1] != self.n_latents:
+            raise ValueError(
+                f"latents {latents.shape}, but {self.name} wants (n, {self.n_latents})"
+            )
+        if not np.isfinite(latents).all():
+            row = int(np.flatnonzero(~np.isfinite(latents).all(axis=1))[0])
+            raise ValueError(f"latents have a value that is not finite in row {row}")
+        if len(latents) == 0:
+            return np.empty((0, *self.image_shape), dtype=np.float32)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            # TF32 has 10 bits of mantissa: images would differ between devices.
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                )
+            )
+            images = self.forward(self.weights, torch.tensor(latents, device=self.device))
+            images = images.add_(1).mul_(0.5).clamp_(0, 1).permute(0, 2, 3, 1)
+            return np.ascontiguousarray(images.cpu().numpy())
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Raise an InputError: these models have no encoder."""
+        raise InputError(
+            f"{self.name}: this image model has no encoder and cannot turn images into latents. "
+            f"Give the latents of the stimuli (stimuli/latents.tsv and latents.npy)."
+        )

@@ -1,0 +1,207 @@
+"""Single-trial betas of one run by ordinary least squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyper_bids.errors import listing
+
+# Voxels in one matrix product: 300 volumes of them stay in a processor's cache (5 MB).
+_BLOCK = 4096
+# A trial is not told from the others if less of its regressor than this is its own (squared norm).
+_COLLINEAR = 1e-8
+# Of the largest trial regressor's norm: below it, the response is not in the run.
+_UNSEEN = 0.01
+# Of a voxel's sum of squares: what is left by a subtraction below it is computed again, exactly.
+_CANCELLED = 0.05
+# Of a voxel's mean: variation below this (standard deviation) is rounding of single precision.
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class TrialBetas:
+    """Responses of a run's trials and what tells how well they are known.
+
+    Attributes
+    ----------
+    betas : array of shape (n_trials, n_voxels), float32
+        Percent signal change: of the voxel's mean, at the peak of the response.
+    variance_factors : array of shape (n_trials,), float64
+        Variance of a beta for a noise variance of 1.
+    residual_sd : array of shape (n_voxels,), float32
+        Standard deviation of the noise, percent.
+    dof : int
+        Residual degrees of freedom.
+    r_square : array of shape (n_voxels,), float32
+        Fraction of the variance left by drift and nuisance that the trials explain, 0 to 1.
+    baseline : array of shape (n_voxels,), float32
+        Mean signal; 0 where the signal is not finite.
+    """
+
+    betas: np.ndarray
+    variance_factors: np.ndarray
+    residual_sd: np.ndarray
+    dof: int
+    r_square: np.ndarray
+    baseline: np.ndarray
+
+
+def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -> TrialBetas:
+    """Estimate all trials' responses in one model (least squares, all; no prewhitening).
+
+    With N the nuisance and a constant, M = I - N N^+ and X the trials: betas = (X'MX)^-1 X'M Y
+    (Frisch, Waugh and Lovell), variance factors diag((X'MX)^-1). The small matrices are float64;
+    those with voxels are float32, relative to a reference near each voxel's mean. Working memory
+    is one block of voxels.
+
+    Parameters
+    ----------
+    bold : array of shape (n_volumes, n_voxels)
+        Signal with its mean.
+    trials : array of shape (n_volumes, n_trials)
+        One regressor a trial, peak 1.
+    nuisance : array of shape (n_volumes, k)
+        Drift, confounds, other events; may be rank deficient. The constant is always in the model.
+
+    Returns
+    -------
+    TrialBetas
+        Voxels that are constant, not finite, or of mean <= 0 have betas, residual_sd and r_square
+        of 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, there are not more volumes than regressors, or trials cannot be told
+        from each other or from nuisance; the message gives the trials' indices.
+    """
+    _check_shapes(bold, trials, nuisance)
+    fixed, own, solve = _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
+    n_volumes, n_trials = trials.shape
+    n_voxels = bold.shape[1]
+    dof = n_volumes - n_trials - fixed.shape[1]
+    betas = np.empty((n_trials, n_voxels), np.float32)
+    residual_sd, r_square, baseline = np.empty((3, n_voxels), np.float32)
+    basis = np.hstack([fixed, own]).T.astype(np.float32)
+    n_fixed, solve32 = fixed.shape[1], solve.astype(np.float32)
+    buffer = np.empty((n_volumes, min(_BLOCK, n_voxels)), np.float32)
+    for start in range(0, n_voxels, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        signal = bold[:, part]
+        Y = buffer[:, : signal.shape[1]]
+        with np.errstate(invalid="ignore", over="ignore"):  # voxels that are not finite
+            reference = _reference(signal)
+            np.subtract(signal, reference, out=Y, casting="same_kind")
+            Z = basis @ Y
+            mean = reference + Z[0] / np.sqrt(n_volumes)
+            total, left = _sums_of_squares(Y, Z, basis, n_fixed)
+            alive = (mean > 0) & (total > n_volumes * (_CONSTANT * mean) ** 2)
+        percent = np.divide(100, mean, out=np.zeros(mean.shape, np.float32), where=alive)
+        left[~alive] = 0
+        Z[:, ~alive] = 0
+        np.matmul(solve32, Z[n_fixed:] * percent, out=betas[:, part])
+        residual_sd[part] = np.sqrt(left / dof) * percent
+        r_square[part] = np.divide(total - left, total, out=np.zeros_like(total), where=alive)
+        baseline[part] = np.where(np.isfinite(mean), mean, 0)
+    np.clip(r_square, 0, 1, out=r_square)
+    factors = np.einsum("ij,ij->i", solve, solve)
+    return TrialBetas(betas, factors, residual_sd, dof, r_square, baseline)
+
+
+def _check_shapes(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -> None:
+    shapes = bold.shape, trials.shape, nuisance.shape
+    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            f"bold, trials and nuisance must have one row a volume; their shapes are "
+            f"{bold.shape}, {trials.shape} and {nuisance.shape}"
+        )
+    if not (np.isfinite(trials).all() and np.isfinite(nuisance).all()):
+        raise ValueError("the regressors of trials or nuisance are not all finite")
+    if not trials.shape[1]:
+        raise ValueError("there is no trial to estimate")
+
+
+def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return orthonormal bases of nuisance and of what trials add, and (X'MX)^-1 X'M as (R^-1) Q'.
+
+    Returns
+    -------
+    fixed : array of shape (n_volumes, rank of nuisance and constant), the constant first
+    own : array of shape (n_volumes, n_trials), Q
+    solve : array of shape (n_trials, n_trials), R^-1
+    """
+    fixed = _basis(nuisance)
+    n_volumes, n_trials = trials.shape
+    if n_trials + fixed.shape[1] >= n_volumes:
+        raise ValueError(
+            f"{n_trials} trials and {fixed.shape[1]} nuisance regressors need more than "
+            f"{n_trials + fixed.shape[1]} volumes; the run has {n_volumes}. Use fewer confounds or "
+            f"a lower drift order, or leave the run out"
+        )
+    norms = np.linalg.norm(trials, axis=0)
+    unseen = np.flatnonzero(norms <= _UNSEEN * norms.max())
+    if unseen.size:
+        raise ValueError(
+            f"trials with no response within the run's volumes: {listing(unseen)} (counted from "
+            f"0). Check their onsets, or leave them out"
+        )
+    scaled = trials / norms
+    # Twice, since one pass leaves rounding errors of the size of what is taken off.
+    for _ in range(2):
+        scaled = scaled - fixed @ (fixed.T @ scaled)
+    _check_separable(scaled)
+    own, r = np.linalg.qr(scaled)
+    return fixed, own, np.linalg.inv(r) / norms[:, None]
+
+
+def _check_separable(scaled: np.ndarray) -> None:
+    """Refuse trials whose regressors, of norm 1 before nuisance was taken off, are collinear."""
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    loadings = np.abs(vectors[:, values < _COLLINEAR])
+    if loadings.size:
+        involved = np.flatnonzero(loadings.max(axis=1) > 0.05)
+        raise ValueError(
+            f"trials that cannot be told from each other or from drift, confounds and other "
+            f"events: {listing(involved)} (counted from 0). Check for equal onsets"
+        )
+
+
+def _basis(columns: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the columns' and the constant's span, the constant first."""
+    constant = np.full((len(columns), 1), len(columns) ** -0.5)
+    norms = np.linalg.norm(columns, axis=0)
+    scaled = columns[:, norms > 0] / norms[norms > 0]
+    for _ in range(2):
+        scaled = scaled - constant @ (constant.T @ scaled)
+    vectors, sizes, _ = np.linalg.svd(scaled, full_matrices=False)
+    return np.hstack([constant, vectors[:, sizes > 1e-8]])
+
+
+def _reference(signal: np.ndarray) -> np.ndarray:
+    """Return a value near each voxel's mean: single precision is then spent on the variation."""
+    kind = np.float32 if signal.dtype == np.float32 else np.float64
+    rows = np.linspace(0, len(signal) - 1, 8).astype(int)
+    return signal[rows].mean(axis=0, dtype=kind)
+
+
+def _sums_of_squares(
+    Y: np.ndarray, Z: np.ndarray, basis: np.ndarray, n_fixed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each voxel's sum of squares after nuisance, and after the trials too.
+
+    Pythagoras gives both from Z = basis Y. Where little is left, rounding would be most of the
+    result, and the residuals themselves are summed.
+    """
+    whole = np.einsum("ij,ij->j", Y, Y)
+    fixed, own = Z[:n_fixed], Z[n_fixed:]
+    total = whole - np.einsum("ij,ij->j", fixed, fixed)
+    left = total - np.einsum("ij,ij->j", own, own)
+    little = np.flatnonzero(left < _CANCELLED * whole)
+    if little.size:
+        rest = Y[:, little] - basis[:n_fixed].T @ fixed[:, little]
+        total[little] = np.einsum("ij,ij->j", rest, rest)
+        rest -= basis[n_fixed:].T @ own[:, little]
+        left[little] = np.einsum("ij,ij->j", rest, rest)
+    return total, left

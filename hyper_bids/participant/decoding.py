@@ -1,0 +1,214 @@
+"""Stage 2: responses to latents. What is fitted sees training trials only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from hyper_bids import decode, figures, volumes, voxels
+from hyper_bids.bids.outputs import Fragment
+from hyper_bids.config import from_dict
+from hyper_bids.errors import InputError, UsageError
+
+LOG = logging.getLogger("hyper_bids")
+
+
+def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
+    """Choose voxels, fit the decoder on training trials, predict the test trials' latents.
+
+    Parameters
+    ----------
+    job : dict
+        ``trials`` (run_index, stim_id, stim_file, split), ``latents`` (file and row of each trial),
+        ``voxels``, ``decoder``, ``random_seed``, ``device``, ``entities``, ``provenance``.
+    folder, responses : path
+        Where this stage writes, and where stage 1 wrote.
+
+    Returns
+    -------
+    str
+        Digest of what was written.
+    """
+    import pandas as pd
+
+    fragment = Fragment(folder, job["entities"], job["provenance"])
+    trials = pd.DataFrame(job["trials"])
+    latents = np.load(job["latents"]).astype(np.float32)
+    chosen, z = choose_voxels(responses, trials, from_dict("voxels", job["voxels"]))
+    data = standardised(responses, trials, chosen, job["voxels"]["standardise"])
+    train = (trials["split"] == "train").to_numpy()
+    test = (trials["split"] == "test").to_numpy()
+    settings = from_dict("decoder", job["decoder"])
+    rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
+    options = solver_options(settings, trials["run_index"].to_numpy()[train], rng, job)
+    decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
+    means, stimuli, counts = voxels.average_repeats(data[test], trials["stim_id"].to_numpy()[test])
+    first = [int(np.flatnonzero(test & (trials["stim_id"] == s).to_numpy())[0]) for s in stimuli]
+    result = {
+        "predicted": decode.predict(decoder, means),
+        "targets": latents[first],
+        "training_latents": latents[train],
+        "single_predicted": decode.predict(decoder, data[test]),
+        "single_stimulus": np.array([stimuli.index(s) for s in trials["stim_id"][test]]),
+    }
+    np.savez(fragment.internal("prediction.npz"), **result)
+    index = pd.DataFrame(
+        {
+            "row": range(len(stimuli)),
+            "stim_id": stimuli,
+            "stim_file": trials["stim_file"].to_numpy()[first],
+            "n_presentations": counts,
+        }
+    )
+    index.to_json(fragment.internal("test_stimuli.json"), orient="list")
+    _write(fragment, responses, decoder, chosen, z)
+    _write_prediction(fragment, result["predicted"], index)
+    report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
+    fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
+    LOG.info("%s decoder: %d voxels, %d training trials", decoder.name, len(chosen), train.sum())
+    return fragment.close()
+
+
+def choose_voxels(responses: Path, trials, settings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the decoder's voxels, and the training trials' mean z map.
+
+    The paper's rule: the voxels with the highest z map averaged over the training trials
+    (Dado et al. 2022, Methods). With a decoder mask: all of its voxels that have responses.
+    """
+    betas = np.load(responses / "internal" / "betas.npy", mmap_mode="r")
+    mask = np.load(responses / "internal" / "mask.npy")
+    z = training_z(responses, trials, betas)
+    if settings.decoder_mask is None:
+        return voxels.select(z, settings.n_voxels), z
+    labels = volumes.read_labels(settings.decoder_mask)[mask]
+    wanted = np.isin(labels, settings.mask_labels) if settings.mask_labels else labels > 0
+    chosen = np.flatnonzero(wanted)
+    if not len(chosen):
+        raise UsageError(
+            f"--decoder-mask {settings.decoder_mask}: none of its voxels "
+            f"{'with the labels given ' if settings.mask_labels else ''}lies in the brain mask."
+        )
+    return chosen, z
+
+
+def training_z(responses: Path, trials, betas: np.ndarray) -> np.ndarray:
+    """Return the mean over training trials of the trials' z maps, run by run."""
+    noise = np.load(responses / "internal" / "noise.npz")
+    train = (trials["split"] == "train").to_numpy()
+    runs = trials["run_index"].to_numpy()
+    total = np.zeros(betas.shape[1])
+    for run in np.unique(runs[train]):
+        rows = np.flatnonzero(train & (runs == run))
+        total += voxels.trial_z(
+            np.asarray(betas[rows[0] : rows[-1] + 1])[rows - rows[0]],
+            noise["variance_factors"][rows],
+            noise["residual_sd"][run],
+            int(noise["dof"][run]),
+        ).sum(axis=0)
+    return total / train.sum()
+
+
+def standardised(responses: Path, trials, chosen: np.ndarray, how: str) -> np.ndarray:
+    """Return the chosen voxels' responses of all trials, z-scored as asked."""
+    betas = np.load(responses / "internal" / "betas.npy", mmap_mode="r")
+    # By blocks of rows: the whole map of all trials need not fit into memory.
+    block = 64
+    data = np.concatenate(
+        [np.asarray(betas[k : k + block])[:, chosen] for k in range(0, len(betas), block)]
+    )
+    train = (trials["split"] == "train").to_numpy()
+    return voxels.standardise(data, trials["run_index"].to_numpy(), train, how)
+
+
+def generator_for(seed: int, participant: str, stage: str) -> np.random.Generator:
+    """Return a random generator that depends on seed, participant and stage, and on no order."""
+    return np.random.default_rng([seed, zlib.crc32(f"{participant}/{stage}".encode())])
+
+
+def solver_options(settings, train_run: np.ndarray, rng: np.random.Generator, job: dict) -> dict:
+    """Translate the settings into the options of the chosen solver."""
+    if settings.decoder == "dense":
+        return {
+            "epochs": settings.epochs,
+            "learning_rate": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
+            "batch_size": settings.decoder_batch,
+            "device": job["device"],
+            "progress": job["progress"],
+        }
+    if settings.decoder != "ridge" or settings.cv == "loo":
+        return {}
+    if settings.cv == "runs":
+        if len(np.unique(train_run)) < 2:
+            raise InputError("--cv runs needs training trials in at least 2 runs. Use --cv loo.")
+        return {"folds": train_run}
+    n_folds = int(settings.cv)
+    if n_folds > len(train_run):
+        raise UsageError(f"--cv {n_folds}: there are only {len(train_run)} training trials.")
+    return {"folds": rng.permutation(len(train_run)) % n_folds}
+
+
+def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:
+    import pandas as pd
+
+    mask = np.load(responses / "internal" / "mask.npy")
+    affine = np.load(responses / "internal" / "affine.npy")
+    background = np.load(responses / "internal" / "background.npy")
+    with fragment.file(
+        "mean_z", "Mean over the training trials of the z maps of single trials.", Units="z"
+    ) as path:
+        volumes.write_map(path, z, mask, affine)
+    used = np.zeros(int(mask.sum()), bool)
+    used[chosen] = True
+    with fragment.file("decoder_mask", "Voxels that the decoder uses.", Type="ROI") as path:
+        volumes.write_mask(path, volumes.to_volume(used, mask, False), affine)
+    with fragment.file(
+        "decoder", "Linear map from standardised responses to latents: latents = responses @ "
+        "weights + intercept; row k of the weights is voxel k of the decoder mask in C order.",
+        **{k: v for k, v in decoder.report.items() if np.isscalar(v)},
+    ) as path:  # fmt: skip
+        decode.save(path, decoder)
+    report = decoder.report
+    if "loss" in report:
+        curve = {"epoch": range(1, len(report["loss"]) + 1), "loss": report["loss"]}
+        figure = figures.loss_curve(report["loss"])
+    elif "cv_r2" in report:
+        curve = {"penalty": report["alphas"], "cv_r2": report["cv_r2"]}
+        figure = figures.penalty_curve(report["alphas"], report["cv_r2"], report["alpha"])
+    else:
+        curve, figure = None, None
+    if curve:
+        text = {
+            "epoch": "Pass over the training trials",
+            "loss": "Mean training loss, half the squared error",
+            "penalty": "Ridge penalty",
+            "cv_r2": "Cross-validated fraction of latent variance, training trials",
+        }
+        frame = pd.DataFrame(curve)
+        fragment.table("training_curve", frame, {name: text[name] for name in frame})
+        figures.save(figure, fragment.figure("curve"))
+    overlay = np.full(mask.shape, np.nan)
+    overlay[mask] = np.where(used, z, np.nan)
+    figures.save(
+        figures.voxel_map(background, overlay, "mean z of training trials"),
+        fragment.figure("voxels"),
+    )
+
+
+def _write_prediction(fragment: Fragment, predicted: np.ndarray, index) -> None:
+    columns = {
+        "row": "Row of the array of the same name",
+        "stim_id": "Key of the stimulus in stimuli/latents.tsv",
+        "stim_file": "Image of the stimulus, relative to stimuli/",
+        "n_presentations": "Presentations that were averaged",
+    }
+    with fragment.file(
+        "predicted_latents", "Latents predicted for the test stimuli, as the decoder gave them.",
+        Units="latent", Shape=list(predicted.shape), DataType="float32",
+    ) as path:  # fmt: skip
+        np.save(path, predicted)
+    fragment.table("predicted_index", index, columns)

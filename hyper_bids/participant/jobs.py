@@ -1,0 +1,170 @@
+"""What each stage of a participant's job is told, as plain JSON: no more than it uses.
+
+A stage runs again when its part here changes, so nothing stands in it that does not matter to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from hyper_bids import __version__
+from hyper_bids.bids import events
+from hyper_bids.config import Settings, to_dict
+from hyper_bids.participant.plan import Plan
+from hyper_bids.participant.responses import TABLE_COLUMNS
+from hyper_bids.report.methods import methods_text
+
+STAGES = ("responses", "decoding", "images", "scores")
+
+
+def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
+    """Return the job of each stage; ``images`` only where there is an image model.
+
+    The latents of the trials are written once to ``store``, under a name that holds their
+    checksum, so that a job changes when they do.
+    """
+    trials = plan.trials.trials
+    seed = settings.random_seed
+    jobs = {
+        "responses": {
+            **_common(plan, "betas", settings, seed=None),
+            "settings": to_dict(settings.betas),
+            "runs": _runs(plan),
+            "trials": _columns(trials, TABLE_COLUMNS),
+        },
+        "decoding": {
+            **_common(plan, "decoder", settings, seed, "voxels"),
+            "voxels": to_dict(settings.voxels),
+            "decoder": to_dict(settings.decoder),
+            "random_seed": seed,
+            "trials": _columns(trials, ("run_index", "stim_id", "stim_file", "split")),
+            "latents": str(_stored(events.load_latents(plan.stimuli, plan.trials), store)),
+        },
+    }
+    if plan.generator is not None:
+        jobs["images"] = {
+            **_common(plan, "images", settings, seed=None),
+            "images": {**to_dict(settings.images), "generator": plan.generator},
+            "stimuli_folder": str(plan.stimuli.folder),
+        }
+    jobs["scores"] = {
+        **_common(plan, "scores", settings, seed),
+        "scores": to_dict(settings.scores),
+        "random_seed": seed,
+        "page": _page(plan, settings),
+    }
+    return jobs
+
+
+def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
+    """Return the files that each stage reads, whose change makes it run again."""
+    responses = [
+        str(path)
+        for run in plan.runs
+        for path in (run.bold, run.mask, run.confounds)
+        if path is not None
+    ]
+    mask = settings.voxels.decoder_mask
+    generator = plan.generator
+    weights = [generator] if generator and Path(generator).is_file() else []
+    shown = {
+        str(plan.stimuli.folder / name)
+        for name in plan.trials.trials.query("split == 'test'")["stim_file"]
+        if isinstance(name, str) and name != "n/a" and (plan.stimuli.folder / name).is_file()
+    }
+    return {
+        "responses": responses,
+        "decoding": [mask] if mask else [],
+        "images": [*weights, *sorted(shown)],
+        "scores": [],
+    }
+
+
+def _common(plan: Plan, stage: str, settings: Settings, seed: int | None, *more: str) -> dict:
+    chosen = {name: to_dict(getattr(settings, name)) for name in (stage, *more)}
+    sources = [run.uri for run in plan.runs]
+    if stage != "betas":
+        sources.append("bids:raw:stimuli/latents.tsv")
+    provenance = {
+        "Sources": sources,
+        "Settings": chosen,
+        "Simulated": plan.simulated,
+        "SoftwareVersion": __version__,
+    }
+    if seed is not None:
+        provenance["RandomSeed"] = seed
+    return {"entities": plan.entities, "provenance": provenance}
+
+
+def _runs(plan: Plan) -> list[dict]:
+    runs = []
+    for index, run in enumerate(plan.runs):
+        trials = plan.trials.trials[plan.trials.trials["run_index"] == index]
+        other = plan.trials.nuisance[plan.trials.nuisance["run_index"] == index]
+        runs.append(
+            {
+                "label": run.bold.name.removesuffix(".gz").removesuffix(".nii"),
+                "bold": str(run.bold),
+                "mask": str(run.mask) if run.mask else None,
+                "confounds": str(run.confounds) if run.confounds else None,
+                "t_r": run.t_r,
+                "n_volumes": run.n_volumes,
+                "onsets": trials["onset"].tolist(),
+                "durations": trials["duration"].tolist(),
+                "nuisance": {
+                    "onsets": other["onset"].tolist(),
+                    "durations": other["duration"].tolist(),
+                    "kinds": other["trial_type"].tolist(),
+                },
+            }
+        )
+    return runs
+
+
+def _columns(frame, names) -> dict[str, list]:
+    return {name: frame[name].tolist() for name in names}
+
+
+def _stored(latents: np.ndarray, store: Path) -> Path:
+    buffer = io.BytesIO()
+    np.save(buffer, latents)
+    content = buffer.getvalue()
+    path = store / f"latents-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return path
+
+
+def _page(plan: Plan, settings: Settings) -> dict:
+    counts = plan.counts()
+    run = plan.runs[0]
+    facts = [
+        ("Runs", str(counts["runs"])),
+        ("Training trials", str(counts["training_trials"])),
+        ("Test trials", f"{counts['test_trials']} of {counts['test_stimuli']} stimuli"),
+        ("Split", plan.trials.split_source),
+        ("Repetition time", f"{run.t_r:g} s"),
+        ("Space", plan.entities.get("space", "as scanned")),
+        ("Latents", str(plan.n_latents)),
+        ("Image model", plan.generator or "none (latents only)"),
+        ("Decoder", settings.decoder.decoder),
+        ("Seed", str(settings.random_seed)),
+    ]
+    return {
+        "title": f"sub-{plan.participant}",
+        "facts": facts,
+        "notes": list(plan.notes),
+        "simulated": plan.simulated,
+        "methods": methods_text(
+            {
+                name: to_dict(getattr(settings, name))
+                for name in ("betas", "voxels", "decoder", "images", "scores")
+            },
+            {**counts, "n_latents": plan.n_latents, "generator": plan.generator, "t_r": run.t_r},
+        ),
+    }

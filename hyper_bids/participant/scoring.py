@@ -1,0 +1,234 @@
+"""Stage 4: scores beside their controls, permutation tests, and the participant's page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from hyper_bids import figures, metrics, stats
+from hyper_bids.bids.outputs import Fragment
+from hyper_bids.participant.decoding import generator_for
+from hyper_bids.report.build import write_report
+
+LOG = logging.getLogger("hyper_bids")
+
+METHOD = "hyper"
+
+SUMMARY_COLUMNS = {
+    "method": "Image model's method: hyper decodes the stimuli's known latents",
+    "metric": "Name of the score; higher is better",
+    "variant": "Form of the score, or what it is computed on",
+    "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
+    "of the training latents; mismatched: predictions against other stimuli; chance: by theory",
+    "value": "Mean over the test stimuli",
+    "se": "Standard error over the test stimuli",
+    "ci_low": "Lower end of the 95 % bootstrap interval over test stimuli",
+    "ci_high": "Upper end of that interval",
+    "p": "Permutation p, (b + 1) / (n + 1), test stimuli shuffled against predictions",
+    "n": "Number of test stimuli",
+}
+
+
+def score(job: dict, folder: Path, decoding: Path, images: Path | None) -> str:
+    """Score the predictions, test them against shuffled pairs, and write tables and page.
+
+    Parameters
+    ----------
+    job : dict
+        ``scores`` (settings), ``random_seed``, ``n_threads``, ``page`` (title, facts, notes,
+        methods), ``entities``, ``provenance``.
+    folder, decoding, images : path
+        Where this stage writes, and where stages 2 and 3 wrote (None: latents only).
+
+    Returns
+    -------
+    str
+        Digest of what was written.
+    """
+    fragment = Fragment(folder, job["entities"], job["provenance"])
+    index = json.loads((decoding / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
+    data = dict(np.load(decoding / "internal" / "prediction.npz"))
+    pairs = latent_pairs(data)
+    pictures = dict(np.load(images / "internal" / "images.npz")) if images else None
+    if pictures:
+        pairs |= image_pairs(pictures, job["n_threads"])
+    rng = generator_for(job["random_seed"], job["entities"]["subject"], "scores")
+    rows, nulls = summarise(pairs, job["scores"]["n_permutations"], rng)
+    _write(fragment, rows, nulls, pairs, index)
+    _draw(fragment, data, pairs, nulls, rows)
+    _page(fragment, job, rows, decoding, images)
+    best = next(r for r in rows if r["metric"] == "two_way_identification" and r["control"] is None)
+    LOG.info("two-way identification %.3f (p = %.4f)", best["value"], best["p"])
+    return fragment.close()
+
+
+def latent_pairs(data: dict) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray | None]]:
+    """Return each latent score's pair matrix, and that of the training-mean prediction.
+
+    Returns
+    -------
+    dict
+        (metric, variant) to the matrix ``M[i, j]`` = quality of prediction i against target j,
+        and the same of a decoder that knows the mean training latent only.
+    """
+    targets = data["targets"].astype(float)
+    mean = data["training_latents"].mean(axis=0, dtype=float)
+    constant = np.tile(mean, (len(targets), 1))
+    # A decoder that always says the same has nothing to tell apart: its identification rests on
+    # ties alone, and its correlation over stimuli is nought.
+    single = data["single_predicted"].astype(float)
+    forms = {
+        ("latent_similarity", "code"): lambda p: metrics.latent_similarity(p, targets, "code"),
+        ("latent_similarity", "printed"): lambda p: metrics.latent_similarity(
+            p, targets, "printed"
+        ),
+        ("latent_cosine", "n/a"): lambda p: metrics.latent_cosine(p, targets),
+        ("latent_correlation", "n/a"): lambda p: metrics.latent_correlation(p, targets),
+        ("two_way_identification", "latents"): lambda p: metrics.two_way(similarity(p, targets)),
+        ("one_of_n_identification", "latents"): lambda p: metrics.one_of_n(similarity(p, targets)),
+    }
+    predicted = data["predicted"].astype(float)
+    pairs = {key: (form(predicted), form(constant)) for key, form in forms.items()}
+    if len(single) > len(predicted):
+        stimulus = data["single_stimulus"]
+        for name, form in (
+            ("two_way_identification", metrics.two_way),
+            ("one_of_n_identification", metrics.one_of_n),
+        ):
+            matrix = form(similarity(single, targets))
+            by_stimulus = np.stack([matrix[stimulus == s].mean(0) for s in range(len(targets))])
+            pairs[name, "latents, single trials"] = (
+                by_stimulus,
+                form(similarity(constant, targets)),
+            )
+    return pairs
+
+
+def similarity(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the similarity that identification goes by; equal for all where nothing varies."""
+    values = metrics.correlation_similarity(predicted, targets)
+    if len(predicted) > 1 and np.ptp(predicted, axis=0).max() == 0:
+        return np.zeros_like(values)
+    return values
+
+
+def image_pairs(pictures: dict, n_threads: int) -> dict:
+    """Return the pair matrices of the image scores."""
+    stimuli = pictures["stimuli"]
+    matrix = metrics.structural_similarity(pictures["reconstructions"], stimuli, n_threads)
+    # One picture against all: the row of a constant prediction, repeated.
+    row = metrics.structural_similarity(pictures["training_mean"], stimuli, n_threads)
+    constant = np.repeat(row, len(stimuli), axis=0)
+    ties = np.zeros_like(matrix)
+    return {
+        ("structural_similarity", "reference"): (matrix, constant),
+        ("two_way_identification", "images, SSIM"): (
+            metrics.two_way(matrix), metrics.two_way(ties)),
+    }  # fmt: skip
+
+
+def summarise(
+    pairs: dict, n_permutations: int, rng: np.random.Generator
+) -> tuple[list[dict], dict[tuple[str, str], np.ndarray]]:
+    """Return the summary rows, and each score's null distribution under shuffled pairs."""
+    rows, nulls = [], {}
+    for (metric, variant), (matrix, constant) in pairs.items():
+        found = stats.score(matrix)
+        null = stats.pairing_null(matrix, n_permutations, rng)
+        nulls[metric, variant] = null
+        _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
+        base = {"method": METHOD, "metric": metric, "variant": variant, "n": found["n"]}
+        rows.append(
+            base
+            | {
+                "control": None,
+                "value": found["value"],
+                "se": found["se"],
+                "ci_low": low,
+                "ci_high": high,
+                "p": stats.p_value(found["value"], null),
+            }
+        )
+        rows.append(base | {"control": "training_mean", "value": stats.score(constant)["value"]})
+        rows.append(base | {"control": "mismatched", "value": stats.mismatched(matrix)})
+        chance = {"two_way_identification": 0.5, "one_of_n_identification": 1 / len(matrix)}
+        if metric in chance:
+            rows.append(base | {"control": "chance", "value": chance[metric]})
+    # Until a feature network is given there is no such score, and nothing stands in for it.
+    rows += [
+        {"method": METHOD, "metric": "feature_similarity", "variant": v, "control": None}
+        for v in ("code", "printed")
+    ]
+    return rows, nulls
+
+
+def _write(fragment: Fragment, rows, nulls, pairs, index: dict) -> None:
+    import pandas as pd
+
+    summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    summary["n"] = summary["n"].astype("Int64")
+    fragment.table("summary_metrics", summary, SUMMARY_COLUMNS)
+    table = pd.DataFrame({k: index[k] for k in ("stim_id", "n_presentations")})
+    columns = {
+        "stim_id": "Key of the stimulus in stimuli/latents.tsv",
+        "n_presentations": "Presentations that were averaged",
+    }
+    for (metric, variant), (matrix, _) in pairs.items():
+        name = metric if variant == "n/a" else f"{metric} ({variant})"
+        table[name] = np.diag(matrix)
+        columns[name] = "Score of this stimulus; the summary has the mean and the controls"
+    fragment.table("perstim_metrics", table, columns)
+    with fragment.file(
+        "null_metrics", "Null distributions of the scores: row k is score k of the list, a column "
+        "one shuffling of the test stimuli against the predictions.",
+        Scores=[list(key) for key in nulls], DataType="float32",
+    ) as path:  # fmt: skip
+        np.save(path, np.stack(list(nulls.values())).astype(np.float32))
+
+
+def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
+    key = ("two_way_identification", "latents")
+    found = {r["control"]: r for r in rows if (r["metric"], r["variant"]) == key and "value" in r}
+    figures.save(
+        figures.null_histogram(
+            nulls[key], found[None]["value"], {"chance": 0.5}, "two-way identification",
+            found[None]["p"],
+        ),
+        fragment.figure("null"),
+    )  # fmt: skip
+    matrix = metrics.correlation_similarity(data["predicted"], data["targets"])
+    figures.save(
+        figures.pair_matrix(matrix, "Predictions against stimuli", "correlation of latents"),
+        fragment.figure("pairs"),
+    )
+    r = metrics.per_dimension_correlation(data["predicted"], data["targets"])
+    figures.save(figures.dimension_correlations(r), fragment.figure("dimensions"))
+
+
+def _page(fragment: Fragment, job: dict, rows, decoding: Path, images: Path | None) -> None:
+    import pandas as pd
+
+    subject = job["entities"]["subject"]
+    parts = [fragment.folder, decoding, *([images] if images else [])]
+    drawn = {}
+    for part in parts:
+        for path in sorted((part / f"sub-{subject}" / "figures").glob("*.png")):
+            key = path.stem.split("_desc-")[-1].split("_")[0]
+            drawn[key] = path.relative_to(part).as_posix()
+    page = job["page"]
+    decoder = json.loads((decoding / "internal" / "decoder.json").read_text(encoding="utf-8"))
+    facts = [*page["facts"], ["Voxels of the decoder", str(decoder["n_voxels"])]]
+    if "alpha" in decoder and np.isscalar(decoder["alpha"]):
+        facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
+    write_report(
+        fragment.folder / f"sub-{subject}.html",
+        "participant",
+        page["title"],
+        [tuple(fact) for fact in facts],
+        drawn,
+        {"scores": pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))},
+        page["notes"],
+    )

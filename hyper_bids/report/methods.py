@@ -1,0 +1,226 @@
+"""The methods of one analysis in plain English, with references, from the settings it ran with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from hyper_bids import __version__
+from hyper_bids.report.spec import specification
+
+
+def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
+    """Describe an analysis as it was run.
+
+    Parameters
+    ----------
+    settings : dict
+        Stage (``betas``, ``voxels``, ``decoder``, ``images``, ``scores``) to its settings, as
+        :func:`hyper_bids.config.to_dict` gives them.
+    facts : dict
+        Any of ``runs``, ``training_trials``, ``test_trials``, ``test_stimuli``, ``n_latents``,
+        ``t_r`` (seconds) and ``generator`` (name, file or None). What is absent is not mentioned,
+        so that without facts the text holds for all participants.
+
+    Returns
+    -------
+    str
+        Markdown: one paragraph a stage, then the references that were cited, by author.
+    """
+    paragraphs = [
+        _introduction(facts),
+        _responses(settings.get("betas", {}), facts),
+        _voxels(settings.get("voxels", {})),
+        _decoder(settings.get("decoder", {}), facts),
+        _images(settings.get("images", {}), facts),
+        _scores(settings.get("scores", {})),
+    ]
+    return _with_references([paragraph for paragraph in paragraphs if paragraph])
+
+
+def _introduction(facts: dict) -> str:
+    text = (
+        f"What participants saw was reconstructed from their brain activity with hyper_bids "
+        f"{__version__}, a BIDS App [gorgolewski2016, gorgolewski2017], by the method of "
+        f"Dado and others [dado2022]: the stimuli were made by an image model from known latents, "
+        f"a linear map from brain responses to latents was fitted on training trials, and the "
+        f"latents that it predicted for test trials were compared with the true ones."
+    )
+    if "training_trials" in facts and "test_trials" in facts:
+        text += (
+            f" The {_count(facts.get('runs'), 'run')} had "
+            f"{_count(facts['training_trials'], 'training trial')} and "
+            f"{_count(facts['test_trials'], 'test trial')}"
+        )
+        if "test_stimuli" in facts:
+            text += f" with {_count(facts['test_stimuli'], 'test stimulus', 'test stimuli')}"
+        text += "."
+    return text
+
+
+def _responses(betas: dict, facts: dict) -> str:
+    if not betas:
+        return ""
+    hrf = {
+        "glover": "the canonical response of Glover [glover1999]",
+        "spm": "the canonical double-gamma response of SPM [friston1998]",
+    }.get(betas.get("hrf"), f"the response {betas.get('hrf')!r}")
+    sampled = f" (repetition time {facts['t_r']:g} s)" if facts.get("t_r") else ""
+    text = (
+        f"One response for each trial and voxel was estimated in each run by ordinary least "
+        f"squares with a regressor for every trial [mumford2012]. A trial was modelled by its "
+        f"duration convolved with {hrf}, sampled at {betas.get('slice_time_ref', 0.5):g} of each "
+        f"volume{sampled}. {_nuisance(betas)} Responses are peaks of the modelled response, in "
+        f"percent of the voxel's mean signal."
+    )
+    if betas.get("dummy_scans"):
+        text += f" The first {_count(betas['dummy_scans'], 'volume')} of each run were left out."
+    return text
+
+
+def _nuisance(betas: dict) -> str:
+    order = betas.get("drift_order", 0)
+    names = list(betas.get("confounds") or ())
+    known = {
+        "motion6": "the six motion parameters",
+        "motion24": "the six motion parameters, their derivatives and the squares of both "
+        "[friston1996]",
+    }
+    # Names of columns stand in backticks: they may hold characters that Markdown uses.
+    told = [known.get(name, f"`{name}`") for name in names if name != "none"]
+    terms = [f"polynomial drifts up to order {order}"]
+    if told:
+        terms.append(_joined(told) + " and outlying first volumes, where the data come with them")
+    terms.append("events that show no stimulus")
+    return f"Further regressors were {_joined(terms)}."
+
+
+def _voxels(voxels: dict) -> str:
+    if not voxels:
+        return ""
+    if voxels.get("decoder_mask"):
+        labels = voxels.get("mask_labels") or ()
+        which = f", labels {_joined([str(label) for label in labels])}," if labels else ""
+        text = (
+            f"The decoder used the voxels of the mask {PurePath(voxels['decoder_mask']).name}"
+            f"{which} that lie in the brain."
+        )
+    else:
+        text = (
+            f"The decoder used the {voxels.get('n_voxels', 0):,} voxels with the highest z values, "
+            f"averaged over the training trials (all voxels, where there were fewer). Test trials "
+            f"had no part in this choice."
+        )
+    how = {
+        "run": "Each voxel's responses were z-scored run by run, with mean and standard deviation "
+        "of the run's training trials or, in a run that only tests, of its own trials.",
+        "train": "Each voxel's responses were z-scored with mean and standard deviation of the "
+        "training trials.",
+        "none": "Responses were not standardised.",
+    }
+    text += " " + how.get(voxels.get("standardise"), "")
+    return text.rstrip() + " Responses to presentations of one test stimulus were averaged."
+
+
+def _decoder(decoder: dict, facts: dict) -> str:
+    if not decoder:
+        return ""
+    latents = f"the {facts['n_latents']} latents" if facts.get("n_latents") else "the latents"
+    name, cv = decoder.get("decoder"), str(decoder.get("cv", "loo"))
+    if name == "ridge":
+        scheme = {"loo": "leave-one-trial-out", "runs": "leave-one-run-out"}.get(cv, f"{cv}-fold")
+        return (
+            f"Responses were mapped to {latents} by ridge regression [hoerl1970]. One penalty for "
+            f"all latents was chosen by {scheme} cross-validation within the training trials."
+        )
+    if name == "dense":
+        return (
+            f"Responses were mapped to {latents} by one dense layer, trained as in the paper "
+            f"[dado2022]: half the mean squared error, minimised by Adam [kingma2015] with "
+            f"learning rate {decoder.get('learning_rate'):g} and weight decay "
+            f"{decoder.get('weight_decay'):g}, in batches of {decoder.get('decoder_batch')} for "
+            f"{decoder.get('epochs'):,} epochs. No stopping rule saw the test trials."
+        )
+    if name == "ols":
+        return (
+            f"Responses were mapped to {latents} by ordinary least squares; with fewer trials than "
+            f"voxels, the solution of smallest norm."
+        )
+    return f"Responses were mapped to {latents} by the decoder {name!r}."
+
+
+def _images(images: dict, facts: dict) -> str:
+    if not images:
+        return ""
+    if "generator" in facts and facts["generator"] is None:
+        return "No image model was used: the analysis stayed with the latents."
+    name = facts.get("generator") or images.get("generator")
+    if name == "none":
+        return "No image model was used: the analysis stayed with the latents."
+    name = PurePath(str(name)).stem if str(name).endswith(".safetensors") else str(name)
+    which = "the image model" if name == "auto" else f"the image model {name}"
+    if "pggan" in name.lower():
+        which += ", a progressively grown GAN [karras2018]"
+    elif name == "demo" or "dcgan" in name.lower():
+        which += ", a deep convolutional GAN [radford2016]"
+    text = f"The predicted latents were turned into images by {which}."
+    if images.get("latent_norm") == "prior":
+        text += (
+            " Regression shrinks its predictions, and images of short latents are dull; so each "
+            "prediction was rescaled to the mean length of the training latents before its image "
+            "was made, unless the model itself uses the direction only. Scores of latents are of "
+            "the predictions as they were."
+        )
+    return text
+
+
+def _scores(scores: dict) -> str:
+    if not scores:
+        return ""
+    return (
+        "Predictions were scored on test stimuli that the decoder was not fitted on. Two-way "
+        "identification is the share of the other test stimuli that are less similar to the "
+        "prediction than the stimulus shown, by correlation of the latents (ties count one half; "
+        "chance is 0.5). Images were compared by structural similarity [wang2004]. The paper's "
+        "similarities are given both as its text prints them and as its code computes them, since "
+        "these differ. An image model makes convincing images of any latents, so that each score "
+        "stands beside controls [shirakawa2024]: the prediction of the mean training latent, and "
+        "predictions compared with stimuli that were not shown. p values are from "
+        f"{scores.get('n_permutations', 0):,} random pairings of predictions and stimuli, as "
+        "(b + 1) / (n + 1) [phipson2010]; they are not corrected for the number of scores. "
+        "Intervals are 95 % bootstrap intervals over test stimuli."
+    )
+
+
+def _with_references(paragraphs: list[str]) -> str:
+    """Turn ``[key]`` into author and year, and list what was cited by author."""
+    references = specification()["references"]
+    text = "\n\n".join(paragraphs)
+    cited: set[str] = set()
+
+    def name(found: re.Match) -> str:
+        keys = found[1].split(", ")
+        cited.update(keys)
+        return f"({'; '.join(_short(references[key]) for key in keys)})"
+
+    text = re.sub(r"\[((?:[a-z]+\d{4}(?:, )?)+)\]", name, text)
+    listed = sorted((references[key] for key in cited), key=str.casefold)
+    return text + "\n\n## References\n\n" + "\n".join(f"- {entry}" for entry in listed) + "\n"
+
+
+def _short(reference: str) -> str:
+    authors, year = re.match(r"(.+?) \((\d{4})\)", reference).groups()
+    names = [name.rsplit(" ", 1)[0] for name in authors.removesuffix(" et al.").split(", ")]
+    if len(names) > 2 or authors.endswith("et al."):
+        return f"{names[0]} et al., {year}"
+    return f"{' & '.join(names)}, {year}"
+
+
+def _joined(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _count(n: object, one: str, many: str | None = None) -> str:
+    if n is None:
+        return many or f"{one}s"
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,197 @@
+"""Tables of scores as people read them: one line a score, its controls beside it."""
+
+from __future__ import annotations
+
+import math
+
+from hyper_bids.report.spec import specification
+
+KEY = ("method", "metric", "variant")
+CONTROLS = {"training_mean": "training mean", "mismatched": "mismatched", "chance": "chance"}
+
+# Columns of the value, its interval and its count, in the participants' and the group's tables.
+_NAMES = {"mean": "value", "n_participants": "n"}
+
+
+def beside_controls(table):
+    """Put each score on one line, with its controls in columns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Long form: ``method``, ``metric``, ``variant``, ``control`` (n/a or missing for the score
+        itself), ``value`` or ``mean``, and any of ``se``, ``ci_low``, ``ci_high``, ``p``, ``n`` or
+        ``n_participants``.
+
+    Returns
+    -------
+    DataFrame
+        One row a method, metric and variant in order of first appearance: ``method``, ``metric``,
+        ``variant``, ``value``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``n``, then one column a
+        control: ``training_mean``, ``mismatched``, ``chance`` and any others. NaN where absent.
+
+    Raises
+    ------
+    ValueError
+        If a score or a control stands in the table twice.
+    """
+    import pandas as pd
+
+    table = table.rename(columns=_NAMES)
+    fields = ["value", "se", "ci_low", "ci_high", "p", "n"]
+    lines: dict[tuple, dict] = {}
+    seen = set()
+    controls = list(CONTROLS)
+    for row in table.to_dict("records"):
+        key = tuple(_text(row.get(name)) for name in KEY)
+        control = _text(row.get("control"))
+        if (key, control) in seen:
+            raise ValueError(f"score {key}, control {control!r}, stands in the table twice")
+        seen.add((key, control))
+        line = lines.setdefault(key, dict(zip(KEY, key, strict=True)))
+        if control == "n/a":
+            line.update({name: _float(row.get(name)) for name in fields})
+        else:
+            line[control] = _float(row.get("value"))
+            controls += [control] if control not in controls else []
+    return pd.DataFrame(list(lines.values()), columns=[*KEY, *fields, *controls])
+
+
+def score_view(table) -> dict:
+    """Return a table of scores as text, for the template.
+
+    Returns
+    -------
+    dict
+        ``columns`` and ``rows`` (lists of str), ``absent`` (names of scores without a value), and
+        ``explained`` (name and meaning of each score).
+    """
+    wide = beside_controls(table)
+    several = wide["method"].nunique() > 1
+    known = wide[wide["value"].notna()]
+    with_se = known["se"].notna().any()
+    rest = [name for name in wide.columns[9:] if known[name].notna().any()]
+    columns = ["score", "value", "95 % interval"]
+    columns += [CONTROLS.get(name, name.replace("_", " ")) for name in rest] + ["p", "n"]
+    rows = []
+    for line in known.to_dict("records"):
+        name = _label(line["metric"], line["variant"])
+        name = f"{line['method']}: {name}" if several else name
+        value = _number(line["value"])
+        value += f" ± {_number(line['se'])}" if with_se and _known(line["se"]) else ""
+        rows.append(
+            [
+                name,
+                value,
+                _interval(line["ci_low"], line["ci_high"]),
+                *(_number(line[name]) for name in rest),
+                _p(line["p"]),
+                f"{line['n']:.0f}" if _known(line["n"]) else "",
+            ]
+        )
+    absent = wide[wide["value"].isna()]
+    texts = specification()["metrics"]
+    return {
+        "columns": columns,
+        "rows": rows,
+        "absent": list(dict.fromkeys(_label(metric, "n/a") for metric in absent["metric"])),
+        "explained": [
+            (texts[metric]["label"], texts[metric]["text"])
+            for metric in dict.fromkeys(known["metric"])
+            if metric in texts
+        ],
+    }
+
+
+def participants_view(table) -> dict:
+    """Return the main scores of each participant as text: one row a participant."""
+    texts = specification()["metrics"]
+    columns: dict[tuple, str] = {}
+    cells: dict[str, dict] = {}
+    several = table["method"].nunique() > 1
+    for row in table.to_dict("records"):
+        metric, variant = _text(row["metric"]), _text(row["variant"])
+        held = cells.setdefault(str(row["participant"]), {})
+        main = variant in texts.get(metric, {}).get("main", ())
+        if _text(row["control"]) != "n/a" or not main or not _known(row["value"]):
+            continue
+        key = (_text(row["method"]), metric, variant)
+        name = _label(metric, variant)
+        columns[key] = f"{key[0]}: {name}" if several else name
+        p = f" ({_p(row['p'])})" if _known(row["p"]) else ""
+        held[key] = f"{_number(row['value'])}{p}"
+    rows = [
+        [f"sub-{name.removeprefix('sub-')}", *(held.get(key, "") for key in columns)]
+        for name, held in cells.items()
+    ]
+    return {"columns": ["participant", *columns.values()], "rows": rows, "explained": []}
+
+
+def summary(level: str, table) -> str:
+    """Say in one sentence how well it went, and against what."""
+    wide = beside_controls(table)
+    said = []
+    for metric, variant, text in (
+        ("two_way_identification", "latents", "Two-way identification {value}"),
+        ("latent_correlation", "n/a", "latent correlation {value}"),
+        ("structural_similarity", "reference", "structural similarity of the images {value}"),
+    ):
+        found = wide[(wide["metric"] == metric) & (wide["variant"] == variant)]
+        if not len(found) or not _known(found["value"].iloc[0]):
+            continue
+        line = found.iloc[0]
+        against = [f"p {_compared(line['p'])}"] if _known(line["p"]) else []
+        for name, word in (("chance", "chance"), ("mismatched", "mismatched pairs")):
+            if _known(line[name]):
+                against.insert(0, f"{word} {_number(line[name])}")
+                break
+        said.append(text.format(value=_number(line["value"])) + f" ({', '.join(against)})")
+    if not said:
+        return ""
+    n = wide["n"].max()
+    unit = "test stimuli" if level == "participant" else "participants"
+    if level == "group" and n == 1:
+        unit = "participant"
+    over = f" Over {n:.0f} {unit}." if _known(n) else ""
+    text = "; ".join(said)
+    return text[0].upper() + text[1:] + "." + over
+
+
+def _label(metric: str, variant: str) -> str:
+    names = specification()
+    label = names["metrics"].get(metric, {}).get("label", metric.replace("_", " "))
+    form = names["variants"].get(variant, variant)
+    return f"{label} ({form})" if form else label
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value else "n/a"
+
+
+def _known(value: object) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _float(value: object) -> float:
+    import pandas as pd
+
+    return math.nan if value is None or pd.isna(value) else float(value)
+
+
+def _number(value: float) -> str:
+    if not _known(value):
+        return ""
+    text = f"{value:.3f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{_number(low)}, {_number(high)}]" if _known(low) and _known(high) else ""
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if _known(value) else ""
+
+
+def _compared(p: float) -> str:
+    return f"= {_p(p)}"

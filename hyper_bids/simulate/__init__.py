@@ -1,0 +1,1 @@
+"""A synthetic BIDS dataset with known latents: the demo, and the fixture of the tests."""

@@ -1,0 +1,170 @@
+"""Scores of pair matrices, permutation p values, intervals."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from hyper_bids import stats
+
+
+def test_score_is_mean_diagonal_with_scipy_standard_error(rng):
+    M = rng.standard_normal((7, 7))
+    found = stats.score(M)
+    assert found["value"] == pytest.approx(np.mean([M[i, i] for i in range(7)]), abs=1e-15)
+    assert found["se"] == pytest.approx(reference.sem(np.diag(M)), rel=1e-12)
+    assert found["n"] == 7
+
+
+def test_mismatched_is_mean_of_all_other_pairs(rng):
+    M = rng.standard_normal((5, 5))
+    others = [M[i, j] for i in range(5) for j in range(5) if i != j]
+    assert stats.mismatched(M) == pytest.approx(np.mean(others), abs=1e-15)
+
+
+def test_one_stimulus_has_no_standard_error_and_no_mismatch():
+    M = np.array([[0.3]])
+    found = stats.score(M)
+    assert found["value"] == 0.3 and np.isnan(found["se"]) and found["n"] == 1
+    assert np.isnan(stats.mismatched(M))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (0, 0)])
+def test_matrix_that_is_not_square_is_refused_with_its_shape(shape, rng):
+    for function in (stats.score, stats.mismatched, lambda M: stats.pairing_null(M, 5, rng)):
+        with pytest.raises(ValueError, match=str(shape).replace("(", r"\(").replace(")", r"\)")):
+            function(np.zeros(shape))
+
+
+def test_pairing_null_draws_each_permutation_equally_often(rng):
+    # Entries whose sums are all different: a sum names its permutation.
+    n, draws = 4, 24_000
+    M = np.array([[float(4 ** (n * i + j) % 104_729) for j in range(n)] for i in range(n)])
+    totals = {sum(M[i, p[i]] for i in range(n)): p for p in itertools.permutations(range(n))}
+    assert len(totals) == 24
+    null = np.rint(stats.pairing_null(M, draws, rng) * n)
+    values, counts = np.unique(null, return_counts=True)
+    assert set(values) == set(totals)
+    assert reference.chisquare(counts).pvalue > 0.001
+
+
+def test_pairing_null_does_not_depend_on_blocks(rng, monkeypatch):
+    M = rng.standard_normal((6, 6))
+    whole = stats.pairing_null(M, 100, np.random.default_rng(3))
+    monkeypatch.setattr(stats, "_BLOCK", 42)
+    assert np.array_equal(stats.pairing_null(M, 100, np.random.default_rng(3)), whole)
+
+
+def test_pairing_null_equals_scipy_permutation_test_in_distribution(rng):
+    M = rng.standard_normal((36, 36)) + 0.3 * np.eye(36)
+
+    def paired(order):
+        return M[np.arange(36), order].mean()
+
+    theirs = reference.permutation_test(
+        (np.arange(36),), paired, permutation_type="pairings", n_resamples=2000,
+        alternative="greater", rng=np.random.default_rng(1),
+    )  # fmt: skip
+    null = stats.pairing_null(M, 20_000, rng)
+    assert reference.ks_2samp(null, theirs.null_distribution).pvalue > 0.001
+    ours = stats.p_value(stats.score(M)["value"], null)
+    assert abs(ours - theirs.pvalue) < 4 * np.sqrt(ours * (1 - ours) / 2000) + 1e-3
+
+
+def test_p_is_uniform_where_the_pairing_means_nothing():
+    rng = np.random.default_rng(8)
+    p = []
+    for _ in range(500):
+        predicted, targets = rng.standard_normal((2, 12, 20))
+        M = predicted @ targets.T
+        p.append(stats.p_value(stats.score(M)["value"], stats.pairing_null(M, 199, rng)))
+    # Jittered within its steps of 1/200, a valid permutation p is uniform exactly.
+    jittered = np.array(p) - rng.uniform(0, 1 / 200, 500)
+    assert reference.kstest(jittered, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 500)
+
+
+def test_p_never_falls_below_one_over_n_plus_one():
+    assert stats.p_value(9.0, np.zeros(99)) == 0.01
+    assert stats.p_value(-9.0, np.zeros(99)) == 1.0
+
+
+@pytest.mark.parametrize("value", [1 / 3, -0.1, 0.0, 1e7 / 3])
+def test_score_that_does_not_depend_on_the_pairing_has_p_one(value, rng):
+    row = value * (1 + rng.uniform(size=36))
+    M = np.tile(row, (36, 1))
+    observed = stats.score(M)["value"]
+    null = stats.pairing_null(M, 999, rng)
+    assert stats.p_value(observed, null) == 1.0
+    assert stats.p_value(observed * (1 + 1e-9), null) == 1.0
+    assert stats.p_value(observed, null.astype(np.float32)) == 1.0
+
+
+def test_tolerance_of_p_does_not_swallow_real_differences():
+    null = np.full(99, 0.5)
+    assert stats.p_value(0.50001, null) == 0.01
+    assert stats.p_value(0.50001, null, tolerance=1e-4) == 1.0
+
+
+def test_p_of_an_undefined_score_is_undefined():
+    assert np.isnan(stats.p_value(np.nan, np.zeros(9)))
+    assert np.isnan(stats.p_value(0.0, np.full(9, np.nan)))
+    with pytest.raises(ValueError, match="null of shape"):
+        stats.p_value(0.0, np.array([]))
+
+
+def test_mean_interval_equals_scipy_t_interval(rng):
+    values = rng.standard_normal(9)
+    for level in (0.8, 0.95):
+        low, high = reference.t.interval(level, 8, values.mean(), reference.sem(values))
+        assert stats.mean_interval(values, level) == pytest.approx((values.mean(), low, high))
+
+
+def test_intervals_of_one_value_are_undefined(rng):
+    for found in (stats.mean_interval(np.ones(1)), stats.bootstrap_interval(np.ones(1), rng)):
+        assert found[0] == 1.0 and np.isnan(found[1]) and np.isnan(found[2])
+
+
+def test_bootstrap_interval_equals_scipy_percentile_bootstrap(rng):
+    values = rng.exponential(size=40)
+    mean, low, high = stats.bootstrap_interval(values, rng, n=20_000)
+    theirs = reference.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    spread = reference.sem(values)
+    assert mean == pytest.approx(values.mean())
+    assert abs(low - theirs.low) < 0.06 * spread and abs(high - theirs.high) < 0.06 * spread
+
+
+def test_intervals_cover_the_true_mean_as_often_as_they_say():
+    rng = np.random.default_rng(5)
+    n_sets, size = 1000, 36
+    sets = rng.normal(2.0, 3.0, (n_sets, size))
+    t = np.array([stats.mean_interval(v, 0.9) for v in sets])
+    boot = np.array([stats.bootstrap_interval(v, rng, n=400, level=0.9) for v in sets])
+    error = 3 * np.sqrt(0.9 * 0.1 / n_sets)
+    assert abs(np.mean((t[:, 1] <= 2) & (t[:, 2] >= 2)) - 0.9) < error
+    # The percentile bootstrap has the width of a normal interval without n / (n - 1).
+    z = reference.norm.ppf(0.95) * np.sqrt((size - 1) / size)
+    expected = 1 - 2 * reference.t.sf(z, size - 1)
+    assert abs(np.mean((boot[:, 1] <= 2) & (boot[:, 2] >= 2)) - expected) < error + 0.01
+
+
+def test_bootstrap_does_not_depend_on_blocks(rng, monkeypatch):
+    values = rng.standard_normal(10)
+    whole = stats.bootstrap_interval(values, np.random.default_rng(4), n=300)
+    monkeypatch.setattr(stats, "_BLOCK", 64)
+    assert stats.bootstrap_interval(values, np.random.default_rng(4), n=300) == whole
+
+
+def test_ten_thousand_permutations_of_36_stimuli_take_well_under_a_second(rng):
+    M = rng.standard_normal((36, 36))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        stats.pairing_null(M, 10_000, rng)
+        seconds.append(time.perf_counter() - start)
+    # About 0.006 s on an idle processor; ten times that is still not a loop in Python.
+    assert min(seconds) < 0.06
