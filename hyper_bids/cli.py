@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 
-from hyper_bids import __version__, arguments
-from hyper_bids.config import Settings, with_values
-from hyper_bids.errors import HyperBidsError, ParticipantError, UsageError, listing
+from hyper_bids import __version__, arguments, log
+from hyper_bids.config import Settings
+from hyper_bids.errors import HyperBidsError, ParticipantError, counted, listing
+from hyper_bids.resources import (
+    available_memory_gb,
+    configure_nipype,
+    limit_threads,
+    with_resources,
+    work_folder,
+)
 
-LOG = logging.getLogger("hyper_bids")
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+LOG = log.LOG
 
 
 def run() -> None:
@@ -26,7 +30,7 @@ def main(argv: list[str]) -> int:
 
     The last line of the log and the exit status come from the same place, so that they agree.
     """
-    start_logging(logging.INFO)
+    log.start(logging.INFO)
     try:
         _dispatch(argv)
         status, message = 0, "All done."
@@ -45,18 +49,6 @@ def main(argv: list[str]) -> int:
     level = logging.INFO if status == 0 else logging.ERROR
     LOG.log(level, "%s (exit status %d)", message, status)
     return status
-
-
-def start_logging(level: int) -> None:
-    """Log to the standard error, one line a message; called again, only the level changes."""
-    if not LOG.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-        )
-        LOG.addHandler(handler)
-        LOG.propagate = False
-    LOG.setLevel(level)
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -88,72 +80,41 @@ def bids_app(argv: list[str]) -> None:
         Of the kind that says what was wrong, with its exit status.
     """
     settings, call = arguments.parse(argv)
-    verbosity = int(call["verbose"])
-    level = logging.WARNING if call["quiet"] else logging.DEBUG if verbosity > 1 else logging.INFO
-    start_logging(level)
+    verbose = int(call["verbose"])
+    log.start(logging.WARNING if call["quiet"] else logging.DEBUG if verbose > 1 else logging.INFO)
     LOG.info("hyper_bids %s, %s level", __version__, settings.analysis_level)
-    settings = with_resources(settings)
-    # Numerical libraries read these once, when they are loaded.
-    for name in _THREADS:
-        os.environ.setdefault(name, str(settings.resources.omp_nthreads))
     if settings.analysis_level == "group":
         from hyper_bids.group import group_level
 
+        limit_threads(settings.resources.omp_nthreads or 1)
         group_level(settings)
     else:
-        from hyper_bids import preflight
-
-        participant_level(settings, call, preflight.check(settings), level)
+        participant_level(settings, call)
 
 
-def with_resources(settings: Settings) -> Settings:
-    """Fill in processors and threads where the user left them open."""
-    from hyper_bids.bids.inputs import chosen_participants
+def participant_level(settings: Settings, call: dict) -> None:
+    """Check and compute the participants that were chosen.
 
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    nprocs = settings.resources.nprocs or available or 1
-    threads = settings.resources.omp_nthreads
-    if threads is None:
-        jobs = 1
-        if settings.analysis_level == "participant" and Path(settings.bids_dir).is_dir():
-            labels = settings.inputs.participant_label
-            jobs = len(chosen_participants(Path(settings.bids_dir), labels))
-        threads = max(1, nprocs // min(jobs or 1, nprocs))
-    if threads > nprocs:
-        raise UsageError(
-            f"--omp-nthreads {threads} is more than --nprocs {nprocs}; one process cannot use "
-            f"more threads than all may."
-        )
-    return with_values(settings, {"nprocs": nprocs, "omp_nthreads": threads})
+    Raises
+    ------
+    HyperBidsError
+        If an input is wrong; ParticipantError if a participant failed while it was computed.
+    """
+    from hyper_bids.bids.dataset import chosen_participants, read_description
 
+    read_description(settings.bids_dir)
+    chosen = chosen_participants(settings.bids_dir, settings.inputs.participant_label)
+    settings = with_resources(settings, len(chosen))
+    limit_threads(settings.resources.omp_nthreads)
+    from hyper_bids import preflight
 
-def participant_level(settings: Settings, call: dict, plans: list, level: int) -> None:
-    """Compute the planned participants; raise if one of them failed."""
-    from hyper_bids.participant.plan import describe
-
+    plans = preflight.check(settings, chosen)
     if call["dry_run"]:
         for plan in plans:
-            print(describe(plan))  # noqa: T201  what the user asked to see
+            print(preflight.describe(plan))  # noqa: T201  what the user asked to see
         LOG.info("Dry run: nothing was computed or written.")
         return
-    from hyper_bids import preflight, workflow
-
-    work = workflow.work_folder(settings)
-    LOG.info("%d participants, work folder %s", len(plans), work)
-    preflight.write_root(settings)
-    plugin = settings.resources.use_plugin
-    if plugin == "auto":
-        plugin = "multiproc" if len(plans) > 1 and settings.resources.nprocs > 1 else "linear"
-    running = {
-        "work_dir": str(work),
-        "plugin": plugin,
-        "memory_gb": workflow.available_memory_gb(settings.resources.mem_mb),
-        "device": settings.resources.device,
-        "verbose": int(call["verbose"]),
-        "log_level": level,
-        "progress": plugin == "linear" and sys.stderr.isatty(),
-    }
-    outcome = workflow.run_participants(plans, settings, running)
+    outcome = _compute(plans, settings, int(call["verbose"]))
     for label, reason in outcome.failed.items():
         LOG.error("sub-%s failed: %s", label, reason)
     if outcome.computed == 0 and not outcome.failed:
@@ -166,3 +127,26 @@ def participant_level(settings: Settings, call: dict, plans: list, level: int) -
             f"{len(outcome.failed)} of {len(plans)} participants failed: "
             f"{listing('sub-' + label for label in outcome.failed)}."
         )
+
+
+def _compute(plans: list, settings: Settings, verbose: int):
+    from hyper_bids import preflight
+
+    work = work_folder(settings)
+    configure_nipype(work, verbose)
+    from hyper_bids import workflow
+
+    LOG.info("%s; work folder %s", counted(len(plans), "participant"), work)
+    logs = preflight.write_root(settings, plans)
+    plugin = settings.resources.use_plugin
+    if plugin == "auto":
+        plugin = "multiproc" if len(plans) > 1 and settings.resources.nprocs > 1 else "linear"
+    running = {
+        "work_dir": str(work),
+        "plugin": plugin,
+        "memory_gb": available_memory_gb(settings.resources.mem_mb),
+        "device": settings.resources.device,
+        "log_level": LOG.level,
+        "progress": plugin == "linear" and sys.stderr.isatty(),
+    }
+    return workflow.run_participants(plans, settings, running, logs)

@@ -46,3 +46,8 @@ def listing(items, limit: int = 8) -> str:
     names = [str(item) for item in items]
     shown = ", ".join(names[:limit]) if names else "none"
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """Return a number and its noun: ``1 run``, ``12 runs``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

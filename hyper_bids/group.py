@@ -14,7 +14,8 @@ from hyper_bids import __version__, figures, stats
 from hyper_bids.bids import outputs
 from hyper_bids.config import Settings
 from hyper_bids.errors import InputError, UsageError, listing
-from hyper_bids.report.build import write_report
+from hyper_bids.report.build import About, write_report
+from hyper_bids.report.methods import group_methods_text
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -71,10 +72,11 @@ def group_level(settings: Settings) -> None:
     found = find_scores(output_dir)
     wanted = settings.inputs.participant_label or tuple(found)
     absent = [label for label in wanted if label not in found]
-    if not found or (settings.inputs.participant_label and absent):
+    if not found or absent:
+        whose = listing("sub-" + label for label in absent) if absent else "any participant"
         raise UsageError(
-            f"{output_dir}: no scores of {listing('sub-' + a for a in absent) or 'anybody'}. "
-            f"There are: {listing('sub-' + f for f in found)}. Run the participant level first."
+            f"{output_dir}: no scores of {whose}; there are those of "
+            f"{listing('sub-' + label for label in found)}. Run the participant level first."
         )
     missing = (
         missing_participants(output_dir, wanted) if not settings.inputs.participant_label else []
@@ -96,7 +98,7 @@ def group_level(settings: Settings) -> None:
     }
     _table(output_dir, "group_metrics", metrics, METRIC_COLUMNS, provenance)
     _table(output_dir, "group_stats", summary, STATS_COLUMNS, provenance)
-    _page(output_dir, members, metrics, summary, missing)
+    _page(output_dir, members, metrics, summary, provenance)
     LOG.info("Group of %d: see %s", len(members), output_dir / "group.html")
 
 
@@ -184,12 +186,11 @@ def mean_null(nulls: list[np.ndarray], n: int) -> np.ndarray:
 
 
 def _table(output_dir: Path, name: str, frame, columns: dict, provenance: dict) -> None:
-    shown = frame.copy()
-    with outputs.atomic(output_dir / f"{name}.tsv") as stream:
-        shown.to_csv(stream, sep="\t", index=False, na_rep="n/a", float_format="%.6g")
+    outputs.write_if_changed(output_dir / f"{name}.tsv", outputs.tsv_text(frame))
     sidecar = {column: {"Description": text} for column, text in columns.items()}
-    with outputs.atomic(output_dir / f"{name}.json") as stream:
-        stream.write(json.dumps({**provenance, **sidecar}, indent=2) + "\n")
+    outputs.write_if_changed(
+        output_dir / f"{name}.json", outputs.json_text({**provenance, **sidecar})
+    )
 
 
 def _headline(frame) -> Iterator[tuple[str, str]]:
@@ -201,8 +202,8 @@ def _headline(frame) -> Iterator[tuple[str, str]]:
             yield metric, block["variant"].iloc[0]
 
 
-def _page(output_dir: Path, members: list[Scores], metrics, summary, missing: list[str]) -> None:
-    drawn = {}
+def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance: dict) -> None:
+    drawn, missing = {}, provenance["Missing"]
     for metric, variant in _headline(metrics):
         block = metrics[(metrics["metric"] == metric) & (metrics["variant"] == variant)]
         main = block[block["control"].isna() | (block["control"] == "n/a")]
@@ -224,4 +225,5 @@ def _page(output_dir: Path, members: list[Scores], metrics, summary, missing: li
     write_report(
         output_dir / "group.html", "group", "Group", facts, drawn,
         {"scores": metrics, "stats": summary}, notes,
+        About(provenance["Simulated"], group_methods_text(len(members)), provenance),
     )  # fmt: skip

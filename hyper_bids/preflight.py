@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
+from hyper_bids import __version__
 from hyper_bids.bids import inputs, outputs
-from hyper_bids.config import Settings
+from hyper_bids.config import Settings, to_toml
 from hyper_bids.errors import HyperBidsError, InputError, listing
-from hyper_bids.participant.plan import Plan, make_plan
+from hyper_bids.participant.plan import Plan, describe, make_plan
+
+__all__ = ["check", "describe", "validate", "write_root"]
 
 LOG = logging.getLogger("hyper_bids")
 
 
-def check(settings: Settings) -> list[Plan]:
-    """Check all that can be checked at once, and return the plans.
+def check(settings: Settings, chosen: list[str]) -> list[Plan]:
+    """Check all that can be checked at once, and return the plans of the participants ``chosen``.
 
     Raises
     ------
@@ -26,13 +31,11 @@ def check(settings: Settings) -> list[Plan]:
         The first thing that is wrong; of participants, all that are wrong.
     """
     bids_dir, output_dir = Path(settings.bids_dir), Path(settings.output_dir)
-    inputs.read_description(bids_dir)
     outputs.check_output(output_dir, bids_dir)
     if settings.resources.device not in ("auto", "cpu"):
         from hyper_bids.generators.checkpoints import resolve_device
 
         resolve_device(settings.resources.device)
-    chosen = inputs.chosen_participants(bids_dir, settings.inputs.participant_label)
     if not settings.inputs.skip_bids_validation and not settings.inputs.participant_label:
         validate(bids_dir)
     plans, wrong = [], {}
@@ -54,18 +57,30 @@ def check(settings: Settings) -> list[Plan]:
     return plans
 
 
-def write_root(settings: Settings) -> None:
-    """Write the files at the derivative's root, the same bytes from each participant's job."""
+def write_root(settings: Settings, plans: list[Plan]) -> dict[str, Path]:
+    """Write what stands at the derivative's root, and each participant's record of this run.
+
+    The files at the root have the same bytes from each participant's job.
+
+    Returns
+    -------
+    dict
+        Participant to the folder of the record, where crash reports go, too.
+    """
     bids_dir, output_dir = Path(settings.bids_dir), Path(settings.output_dir)
     outputs.write_root(
         output_dir, bids_dir, inputs.read_description(bids_dir), settings.inputs.derivatives
     )
     listed = "".join(f"sub-{label}\n" for label in inputs.participants(bids_dir))
-    path = output_dir / "logs" / "participants.txt"
-    if not path.is_file() or path.read_text(encoding="utf-8") != listed:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with outputs.atomic(path) as stream:
-            stream.write(listed)
+    outputs.write_if_changed(output_dir / "logs" / "participants.txt", listed)
+    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"
+    logs = {}
+    for label in (plan.participant for plan in plans):
+        logs[label] = output_dir / "logs" / f"sub-{label}" / run_id
+        record = {"version": __version__, "run_id": run_id, "participant": label}
+        with outputs.atomic(logs[label] / "hyper_bids.toml") as stream:
+            stream.write(to_toml(settings, record))
+    return logs
 
 
 def validate(bids_dir: Path) -> None:

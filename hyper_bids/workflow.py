@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import logging
-import os
-import time
-import uuid
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from nipype import config as nipype_config
-from nipype import logging as nipype_logging
 from nipype.interfaces.base import (
     BaseInterface,
     BaseInterfaceInputSpec,
@@ -26,13 +21,14 @@ from nipype.interfaces.base import (
 )
 from nipype.pipeline import engine
 
-from hyper_bids import __version__
+from hyper_bids import log
 from hyper_bids.bids import outputs
-from hyper_bids.config import Settings, to_toml
 from hyper_bids.participant.jobs import STAGES, input_files, stage_jobs
 from hyper_bids.participant.plan import Plan
 
 LOG = logging.getLogger("hyper_bids")
+
+_NAME = "participants"
 
 # Module and function of each stage, and the stages whose results it reads.
 _ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -73,17 +69,17 @@ class Stage(BaseInterface):
 
     def _run_interface(self, runtime):
         module, function, upstream = _ROOMS[self.inputs.stage]
-        if not logging.getLogger().handlers:  # a worker process starts without any
-            logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-            LOG.setLevel(json.loads(self.inputs.running).get("log_level", logging.INFO))
+        running = json.loads(self.inputs.running)
+        log.start(running["log_level"])  # a worker process starts without
         compute = getattr(import_module(f"hyper_bids.participant.{module}"), function)
-        job = json.loads(self.inputs.job) | json.loads(self.inputs.running)
-        folders = [
-            Path(folder) if isdefined(folder := getattr(self.inputs, name)) else None
-            for name in upstream
-        ]
+        given = {name: getattr(self.inputs, name) for name in upstream}
+        folders = [Path(folder) if isdefined(folder) else None for folder in given.values()]
         self._folder = Path(runtime.cwd) / "part"
-        self._digest = compute(job, self._folder, *folders)
+        self._digest = compute(json.loads(self.inputs.job) | running, self._folder, *folders)
+        digests = [getattr(self.inputs, f"{name}_digest") for name in upstream]
+        files = self.inputs.files if isdefined(self.inputs.files) else []
+        stamp = fingerprint(self.inputs.job, files, [d for d in digests if isdefined(d)])
+        (self._folder / "fingerprint").write_text(stamp, encoding="ascii")
         return runtime
 
     def _list_outputs(self):
@@ -92,7 +88,7 @@ class Stage(BaseInterface):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of each participant."""
+    """What became of the participants: label to reason of those that failed."""
 
     done: tuple[str, ...]
     failed: dict[str, str]
@@ -101,7 +97,17 @@ class Outcome:
     unchanged: int
 
 
-def run_participants(plans: list[Plan], settings: Settings, running: dict) -> Outcome:
+@dataclass(frozen=True)
+class Member:
+    """One participant in the graph: each stage's job as JSON, its input files, its folder."""
+
+    jobs: dict[str, str]
+    files: dict[str, list[str]]
+    parts: dict[str, Path]
+    logs: Path
+
+
+def run_participants(plans: list[Plan], settings, running: dict, logs: dict[str, Path]) -> Outcome:
     """Compute the participants of ``plans``, and publish what was computed.
 
     Parameters
@@ -111,82 +117,57 @@ def run_participants(plans: list[Plan], settings: Settings, running: dict) -> Ou
     settings : Settings
         Settings of the run; ``resources.nprocs`` and ``omp_nthreads`` are set.
     running : dict
-        ``work_dir``, ``plugin``, ``memory_gb``, ``device``, ``verbose``, ``log_level``.
+        ``work_dir``, ``plugin`` (linear or multiproc), ``memory_gb``, ``device``, ``log_level``,
+        ``progress``.
+    logs : dict
+        Participant to the folder for its crash reports.
 
     Returns
     -------
     Outcome
-        Who is done and who failed, with the crash file.
+        Who is done, and who failed with the reason.
     """
     work = Path(running["work_dir"])
-    started = time.time()
-    configure(work, running["verbose"])
-    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"
-    output_dir = Path(settings.output_dir)
-    workflow = engine.Workflow("participants", base_dir=str(work))
-    jobs, logs = {}, {}
+    workflow = engine.Workflow(_NAME, base_dir=str(work))
+    members = {}
     for plan in plans:
-        label = plan.participant
-        logs[label] = output_dir / "logs" / f"sub-{label}" / run_id
-        logs[label].mkdir(parents=True)
-        record = {"version": __version__, "run_id": run_id, "participant": label}
-        with outputs.atomic(logs[label] / "hyper_bids.toml") as stream:
-            stream.write(to_toml(settings, record))
-        jobs[label] = stage_jobs(plan, settings, work / "latents")
-        files = input_files(plan, settings)
-        _add_participant(workflow, plan, jobs[label], files, settings, running)
-        for node in workflow._get_all_nodes():
-            if node.name.startswith(_node_name(label)):
-                node.config = {"execution": {"crashdump_dir": str(logs[label])}}
+        jobs = stage_jobs(plan, settings, work / "latents")
+        members[plan.participant] = Member(
+            {name: json.dumps(job, sort_keys=True) for name, job in jobs.items()},
+            input_files(plan, settings),
+            {name: work / _NAME / _node_name(plan.participant, name) / "part" for name in jobs},
+            logs[plan.participant],
+        )
+        _add_participant(workflow, plan, members[plan.participant], settings, running)
+    before = {part: _stamp(part) for member in members.values() for part in member.parts.values()}
     problem = _run(workflow, settings, running)
-    return _publish(workflow, jobs, logs, output_dir, (started, problem))
+    return _publish(members, before, Path(settings.output_dir), problem)
 
 
-def configure(work: Path, verbose: int) -> None:
-    """Set nipype up: quick polling, crash files as text, its own log no louder than ours."""
-    nipype_config.update_config(
-        {
-            "execution": {
-                "poll_sleep_duration": 0.05,
-                "crashfile_format": "txt",
-                "stop_on_first_crash": False,
-                "check_version": False,
-                "hash_method": "timestamp",
-                "remove_unnecessary_outputs": False,
-                "crashdump_dir": str(work),
-            },
-            "logging": {"log_to_file": False},
-        }
-    )
-    nipype_logging.update_logging(nipype_config)
-    level = {0: logging.CRITICAL, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    for name in ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils"):
-        logging.getLogger(name).setLevel(level)
+def fingerprint(job: str, files: list[str], digests: list[str]) -> str:
+    """Return what a stage's result hangs on: its job, its files and the results it was given."""
+    states = [(file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([job, states, digests]).encode()).hexdigest()
 
 
-def _node_name(participant: str) -> str:
-    return "sub_" + participant.replace("+", "plus") + "_"
+def _node_name(participant: str, stage: str) -> str:
+    return f"sub_{participant.replace('+', 'plus')}_{stage}"
 
 
-def _add_participant(workflow, plan: Plan, jobs, files, settings: Settings, running) -> None:
+def _add_participant(workflow, plan: Plan, member: Member, settings, running: dict) -> None:
+    told = {key: running[key] for key in ("device", "progress", "log_level")}
+    told["n_threads"] = settings.resources.omp_nthreads
     nodes = {}
-    for name, job in jobs.items():
+    for name, job in member.jobs.items():
         node = engine.Node(
-            Stage(stage=name, job=json.dumps(job, sort_keys=True)),
-            name=_node_name(plan.participant) + name,
+            Stage(stage=name, job=job, running=json.dumps(told)),
+            name=_node_name(plan.participant, name),
             n_procs=settings.resources.omp_nthreads,
             mem_gb=plan.memory_mb / 1024,
         )
-        if files[name]:
-            node.inputs.files = files[name]
-        node.inputs.running = json.dumps(
-            {
-                "device": running["device"],
-                "progress": running["progress"],
-                "n_threads": settings.resources.omp_nthreads,
-                "log_level": running["log_level"],
-            }
-        )
+        node.config = {"execution": {"crashdump_dir": str(member.logs)}}
+        if member.files[name]:
+            node.inputs.files = member.files[name]
         nodes[name] = node
     workflow.add_nodes(list(nodes.values()))
     for name, node in nodes.items():
@@ -196,10 +177,10 @@ def _add_participant(workflow, plan: Plan, jobs, files, settings: Settings, runn
                 workflow.connect([(nodes[source], node, links)])
 
 
-def _run(workflow, settings: Settings, running: dict) -> str | None:
-    plugin = {"linear": "Linear", "multiproc": "MultiProc"}[running["plugin"]]
+def _run(workflow, settings, running: dict) -> str | None:
+    """Run the graph; return what nipype complains of, None if of nothing."""
     arguments = {}
-    if plugin == "MultiProc":
+    if running["plugin"] == "multiproc":
         arguments = {
             "n_procs": settings.resources.nprocs,
             "memory_gb": running["memory_gb"],
@@ -207,102 +188,65 @@ def _run(workflow, settings: Settings, running: dict) -> str | None:
             # A forked process must not use threads or CUDA after its parent did.
             "mp_context": "spawn",
         }
-    nipype_config.set(
-        "execution", "stop_on_first_crash", str(settings.resources.stop_on_first_crash).lower()
-    )
+    stop = str(settings.resources.stop_on_first_crash).lower()
+    nipype_config.set("execution", "stop_on_first_crash", stop)
+    plugin = {"linear": "Linear", "multiproc": "MultiProc"}[running["plugin"]]
     try:
         workflow.run(plugin=plugin, plugin_args=arguments)
-    except KeyboardInterrupt:
-        raise
     # nipype raises whatever a node raised, or a RuntimeError of its own: a participant that did
-    # not finish is found by what it left, below.
+    # not finish is found by what it left.
     except Exception as error:
         LOG.debug("nipype: %s", error)
         return f"{type(error).__name__}: {error}"
     return None
 
 
-def _publish(workflow, jobs, logs, output_dir: Path, run: tuple) -> Outcome:
-    started, problem = run
-    failed, done, parts_done = {}, [], []
+def _publish(members: dict, before: dict, output_dir: Path, problem: str | None) -> Outcome:
+    failed, done = {}, []
     computed = written = unchanged = 0
-    folders = {node.name: Path(node.output_dir()) / "part" for node in workflow._get_all_nodes()}
-    for label, stages in jobs.items():
-        parts = {name: folders[_node_name(label) + name] for name in stages}
-        crashes = sorted(logs[label].glob("crash-*"))
-        stamp = parts["scores"].parent / "stages.sha256"
-        fresh = [
-            name
-            for name, part in parts.items()
-            if (part / "manifest.json").is_file()
-            and (part / "manifest.json").stat().st_mtime >= started - 1
-        ]
-        wanted = _fingerprint(stages)
-        complete = all((part / "manifest.json").is_file() for part in parts.values())
-        if complete and not crashes and problem is None:
-            stamp.write_text(wanted, encoding="ascii")
-        elif crashes or not complete or not stamp.is_file() or stamp.read_text() != wanted:
-            failed[label] = _reason(crashes, problem)
+    for label, member in members.items():
+        if not finished(member):
+            failed[label] = _reason(member, problem)
             continue
-        computed += len(fresh)
-        new, same = outputs.publish(list(parts.values()), output_dir)
-        written, unchanged = written + new, unchanged + same
+        ran = [name for name, part in member.parts.items() if _stamp(part) != before[part]]
+        kept = [name for name in member.parts if name not in ran]
+        LOG.info("sub-%s: computed %s; reused %s", label, _names(ran), _names(kept))
+        new, same = outputs.publish(list(member.parts.values()), output_dir)
+        computed, written, unchanged = computed + len(ran), written + new, unchanged + same
         done.append(label)
-        parts_done.append(
-            (label, [n for n in stages if n in fresh], [n for n in stages if n not in fresh])
-        )
-    for label, ran, reused in parts_done:
-        LOG.info(
-            "sub-%s: computed %s; reused %s",
-            label, ", ".join(ran) or "nothing", ", ".join(reused) or "nothing",
-        )  # fmt: skip
     return Outcome(tuple(done), failed, computed, written, unchanged)
 
 
-def _fingerprint(stages: dict) -> str:
-    return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
+def finished(member: Member) -> bool:
+    """Say whether every stage's result is there and hangs on nothing else than it should."""
+    digests: dict[str, str] = {}
+    for name, part in member.parts.items():
+        manifest, stamp = part / outputs.MANIFEST, part / "fingerprint"
+        if not manifest.is_file() or not stamp.is_file():
+            return False
+        upstream = [digests[source] for source in _ROOMS[name][2] if source in digests]
+        if stamp.read_text("ascii") != fingerprint(member.jobs[name], member.files[name], upstream):
+            return False
+        digests[name] = outputs.sha256(manifest)
+    return True
 
 
-def _reason(crashes: list[Path], problem: str | None) -> str:
+def _stamp(part: Path) -> int | None:
+    manifest = part / outputs.MANIFEST
+    return manifest.stat().st_mtime_ns if manifest.is_file() else None
+
+
+def _names(stages: list[str]) -> str:
+    return ", ".join(stages) or "nothing"
+
+
+def _reason(member: Member, problem: str | None) -> str:
+    crashes = sorted(member.logs.glob("crash-*"))
     if not crashes:
-        return (problem or "did not finish") + "; a process that is killed is often out of memory"
+        return (
+            f"{problem or 'it did not finish'}; a process that vanishes was often out of memory "
+            f"(--mem-mb, --nprocs)"
+        )
     text = crashes[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = [line for line in text if line.strip()][-1].strip()
-    last = last.removeprefix("hyper_bids.errors.")
-    return f"{last} (details: {crashes[0]})"
-
-
-def available_memory_gb(limit_mb: int | None) -> float:
-    """Return gigabytes that the run may use: the limit given, the cgroup's, or what is free."""
-    import psutil
-
-    if limit_mb:
-        return limit_mb / 1024
-    free = psutil.virtual_memory().available
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            free = min(free, int(Path(path).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return 0.9 * free / 2**30
-
-
-def work_folder(settings: Settings) -> Path:
-    """Return this dataset's and output's folder within the work directory, made if absent."""
-    from hyper_bids.errors import OutputError
-
-    chosen = settings.resources.work_dir
-    top = Path(chosen) if chosen else Path.cwd() / "work"
-    key = f"{Path(settings.bids_dir).resolve()}|{Path(settings.output_dir).resolve()}"
-    folder = top / f"hyper_bids-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"{'--work-dir ' if chosen else 'work folder '}{top}: cannot be written "
-            f"({error.strerror}). Give another with --work-dir."
-        ) from None
-    return folder.resolve()
+    last = next(line.strip() for line in reversed(text) if line.strip())
+    return f"{last.removeprefix('hyper_bids.errors.')} (details: {crashes[0]})"

@@ -100,7 +100,7 @@ def test_a_label_that_begins_with_a_dash_of_a_word_processor_is_refused(tree, la
 
 
 def test_a_participant_without_a_folder_is_a_usage_error_that_lists_the_others(tree):
-    with pytest.raises(UsageError, match="no folder sub-03.*01, 02"):
+    with pytest.raises(UsageError, match=r"no folder sub-03.*01, 02"):
         inputs.find_runs(tree, "03", PLAIN)
 
 

@@ -14,11 +14,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from hyper_bids.bids.atomic import atomic, json_text, tsv_text
+from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
 from hyper_bids.bids.root import check_output, layout, write_root
 from hyper_bids.errors import OutputError
 
-__all__ = ["Fragment", "atomic", "check_output", "output_path", "publish", "write_root"]
+__all__ = [
+    "MANIFEST",
+    "Fragment",
+    "atomic",
+    "check_output",
+    "figures_of",
+    "json_text",
+    "output_path",
+    "publish",
+    "sha256",
+    "tsv_text",
+    "write_if_changed",
+    "write_root",
+]
 
 ENTITIES = ("subject", "session", "task", "run", "space", "res", "desc")
 MANIFEST = "manifest.json"
@@ -89,6 +102,7 @@ class Fragment:
         self._columns: dict[PurePosixPath, dict[str, str]] = {}
         self._written: dict[PurePosixPath, list[Path]] = {}
         self._digests: dict[Path, tuple[tuple, str]] = {}
+        self.figures: dict[str, PurePosixPath] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         # Without it, a stage that fails half-way is not taken for a finished one.
         (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -158,7 +172,8 @@ class Fragment:
 
     def figure(self, name: str) -> Path:
         """Return the path of a PNG figure to write; ``name`` is letters and digits."""
-        return self._ready(figure_path(name, self._entities))
+        self.figures[name] = figure_path(name, self._entities)
+        return self._ready(self.figures[name])
 
     def page(self) -> Path:
         """Return the path of the participant's page to write."""
@@ -169,7 +184,7 @@ class Fragment:
         return self._ready(PurePosixPath(INTERNAL, name))
 
     def close(self) -> str:
-        """Write the manifest: the SHA-256 of each file; return the SHA-256 of the manifest.
+        """Write the manifest: files with their SHA-256, figures; return the SHA-256 of it.
 
         A stage that gives the same files gives the same digest, so that later stages are reused.
         """
@@ -178,7 +193,8 @@ class Fragment:
             for path in _files(self.folder)
             if self._left.get(path) != _stamp(path)
         }
-        text = json_text(found)
+        drawn = {name: str(path) for name, path in self.figures.items()}
+        text = json_text({"files": found, "figures": drawn})
         with atomic(self.folder / MANIFEST) as stream:
             stream.write(text)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -258,7 +274,7 @@ def publish(
     """
     files: dict[str, tuple[Path, str]] = {}
     for folder in map(Path, fragment_folders):
-        for name, digest in _manifest(folder).items():
+        for name, digest in _manifest(folder)["files"].items():
             if PurePosixPath(name).parts[0] != INTERNAL:
                 files[name] = (folder / name, digest)
     written = 0
@@ -266,6 +282,11 @@ def publish(
         source, digest = files[name]
         written += _publish_file(source, digest, Path(output_dir) / name)
     return written, len(files) - written
+
+
+def figures_of(folder: str | os.PathLike) -> dict[str, PurePosixPath]:
+    """Return the figures of a finished stage: name to path from the root of the derivatives."""
+    return {name: PurePosixPath(path) for name, path in _manifest(Path(folder))["figures"].items()}
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -64,7 +64,9 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
             "n_presentations": counts,
         }
     )
-    index.to_json(fragment.internal("test_stimuli.json"), orient="list")
+    fragment.internal("test_stimuli.json").write_text(
+        json.dumps(index.to_dict("list")), encoding="utf-8"
+    )
     _write(fragment, responses, decoder, chosen, z)
     _write_prediction(fragment, result["predicted"], index)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}

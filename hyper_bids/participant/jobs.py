@@ -13,6 +13,7 @@ import numpy as np
 
 from hyper_bids import __version__
 from hyper_bids.bids import events
+from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
 from hyper_bids.participant.plan import Plan
 from hyper_bids.participant.responses import TABLE_COLUMNS
@@ -113,6 +114,7 @@ def _runs(plan: Plan) -> list[dict]:
                 "confounds": str(run.confounds) if run.confounds else None,
                 "t_r": run.t_r,
                 "n_volumes": run.n_volumes,
+                "trains": bool((trials["split"] == "train").any()),
                 "onsets": trials["onset"].tolist(),
                 "durations": trials["duration"].tolist(),
                 "nuisance": {
@@ -135,8 +137,8 @@ def _stored(latents: np.ndarray, store: Path) -> Path:
     content = buffer.getvalue()
     path = store / f"latents-{hashlib.sha256(content).hexdigest()[:16]}.npy"
     if not path.is_file():
-        store.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with atomic(path, "wb") as stream:
+            stream.write(content)
     return path
 
 

@@ -115,11 +115,12 @@ def common_mask(runs: list[dict], first: int = 0) -> tuple[np.ndarray, np.ndarra
     """Return the voxels that all runs have, and the affine.
 
     Masks that come with the data are intersected; where a run has none, a brain mask is computed
-    from the mean image of the runs without one.
+    from the mean image of those of them that train, so that test data decide nothing.
     """
     affine = volumes.read_header(runs[0]["bold"]).affine
     masks = [volumes.read_mask(run["mask"]) for run in runs if run["mask"]]
     bare = [run for run in runs if not run["mask"]]
+    bare = [run for run in bare if run["trains"]] or bare
     if bare:
         mean = sum(volumes.mean_volume(run["bold"], first) / len(bare) for run in bare)
         masks.append(volumes.brain_mask(mean, affine))

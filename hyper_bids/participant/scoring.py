@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids import figures, metrics, stats
-from hyper_bids.bids.outputs import Fragment
+from hyper_bids.bids.outputs import Fragment, figures_of
 from hyper_bids.participant.decoding import generator_for
-from hyper_bids.report.build import write_report
+from hyper_bids.report.build import About, write_report
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -211,24 +211,19 @@ def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
 def _page(fragment: Fragment, job: dict, rows, decoding: Path, images: Path | None) -> None:
     import pandas as pd
 
-    subject = job["entities"]["subject"]
-    parts = [fragment.folder, decoding, *([images] if images else [])]
-    drawn = {}
-    for part in parts:
-        for path in sorted((part / f"sub-{subject}" / "figures").glob("*.png")):
-            key = path.stem.split("_desc-")[-1].split("_")[0]
-            drawn[key] = path.relative_to(part).as_posix()
+    drawn = {**figures_of(decoding), **(figures_of(images) if images else {}), **fragment.figures}
     page = job["page"]
     decoder = json.loads((decoding / "internal" / "decoder.json").read_text(encoding="utf-8"))
     facts = [*page["facts"], ["Voxels of the decoder", str(decoder["n_voxels"])]]
     if "alpha" in decoder and np.isscalar(decoder["alpha"]):
         facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
     write_report(
-        fragment.folder / f"sub-{subject}.html",
+        fragment.page(),
         "participant",
         page["title"],
         [tuple(fact) for fact in facts],
-        drawn,
+        {name: str(path) for name, path in drawn.items()},
         {"scores": pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))},
         page["notes"],
+        About(page["simulated"], page["methods"], job["provenance"]),
     )

@@ -38,6 +38,26 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     return _with_references([paragraph for paragraph in paragraphs if paragraph])
 
 
+def group_methods_text(n_participants: int) -> str:
+    """Describe what the group level did, as :func:`methods_text` does for a participant."""
+    interval = (
+        "intervals are 95 % t intervals over participants"
+        if n_participants > 1
+        else "with one participant, they have no interval"
+    )
+    return _with_references(
+        [
+            f"Scores were averaged over {_count(n_participants, 'participant')} with hyper_bids "
+            f"{__version__} [gorgolewski2017, dado2022]; {interval}. p values of the means are "
+            f"from random pairings of predictions and test stimuli, drawn for each participant "
+            f"separately and averaged over participants, as (b + 1) / (n + 1) [phipson2010]: they "
+            f"test these participants, and say nothing about others. They are not corrected for "
+            f"the number of scores. How the scores themselves came about is on each participant's "
+            f"page."
+        ]
+    )
+
+
 def _introduction(facts: dict) -> str:
     text = (
         f"What participants saw was reconstructed from their brain activity with hyper_bids "

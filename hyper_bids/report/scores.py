@@ -124,7 +124,8 @@ def participants_view(table) -> dict:
         [f"sub-{name.removeprefix('sub-')}", *(held.get(key, "") for key in columns)]
         for name, held in cells.items()
     ]
-    return {"columns": ["participant", *columns.values()], "rows": rows, "explained": []}
+    names = ["participant", *columns.values()]
+    return {"columns": names, "rows": rows, "absent": [], "explained": []}
 
 
 def summary(level: str, table) -> str:
