@@ -181,8 +181,9 @@ def _add_decoding(parser: Parser) -> None:
     group.add_argument(
         "--cv",
         type=cross_validation,
-        metavar="{loo,runs,K}",
-        help="how ridge chooses its penalty on training trials (loo)",
+        metavar="{auto,loo,runs,K}",
+        help="training trials that ridge leaves out to choose its penalty: a run (auto, with "
+        "several), one trial, or one of K parts",
     )
     group.add_argument(
         "--epochs", type=one_or_more, metavar="N", help="of the dense decoder (1500)"

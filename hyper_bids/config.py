@@ -63,7 +63,7 @@ class DecoderSettings:
     """The map from voxels to latents."""
 
     decoder: str = "ridge"
-    cv: str = "loo"
+    cv: str = "auto"
     epochs: int = 1500
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
@@ -313,6 +313,6 @@ SIMULATION_PRESETS: dict[str, dict[str, object]] = {
         "n_test_stimuli": 20,
         "shape": (20, 24, 16),
         "n_coding_voxels": 800,
-        "noise": (1.0, 2.0),
+        "noise": (2.0, 3.5),
     },
 }

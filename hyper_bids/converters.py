@@ -102,10 +102,12 @@ def megabytes(text: str) -> int:
 
 
 def cross_validation(text: str) -> str:
-    """Convert ``loo``, ``runs`` or a number of folds."""
-    if text in ("loo", "runs") or (text.isdigit() and int(text) >= 2):
+    """Convert ``auto``, ``loo``, ``runs`` or a number of folds."""
+    if text in ("auto", "loo", "runs") or (text.isdecimal() and int(text) >= 2):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is none of loo, runs, or a number of folds from 2")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is none of auto, loo, runs, or a number of folds from 2"
+    )
 
 
 def device(text: str) -> str:

@@ -42,7 +42,9 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     else:
         LOG.info("Simulating two participants in %s", raw)
         simulate(raw, SimulationSettings(**SIMULATION_PRESETS["demo"]))
-    app([str(raw), str(results), "participant", "--work-dir", str(out / "work"), *more])
+    # Fewer voxels than the small brain has, so that the choice of voxels is seen at work.
+    chosen = ["--n-voxels", "1000", "--work-dir", str(out / "work")]
+    app([str(raw), str(results), "participant", *chosen, *more])
     app([str(raw), str(results), "group", *more])
     figure = next(iter(sorted(results.glob("sub-*/figures/*recon*.png"))), None)
     for text, path in (

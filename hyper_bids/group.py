@@ -16,6 +16,7 @@ from hyper_bids.config import Settings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import group_methods_text
+from hyper_bids.report.scores import label
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -213,7 +214,7 @@ def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance:
         )
         path = output_dir / "figures" / f"group_desc-{metric.replace('_', '')}_scores.png"
         path.parent.mkdir(exist_ok=True)
-        figures.save(figures.group_scores(table, metric.replace("_", " ")), path)
+        figures.save(figures.group_scores(table, label(metric).lower()), path)
         drawn[f"group_{metric}"] = path.relative_to(output_dir).as_posix()
     facts = [("Participants", str(len(members)))]
     notes = []

@@ -46,7 +46,7 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
     options = solver_options(settings, trials["run_index"].to_numpy()[train], rng, job)
     decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
-    means, stimuli, counts = voxels.average_repeats(data[test], trials["stim_id"].to_numpy()[test])
+    means, stimuli, counts = averaged_stimuli(data[test], trials["stim_id"][test].tolist())
     first = [int(np.flatnonzero(test & (trials["stim_id"] == s).to_numpy())[0]) for s in stimuli]
     result = {
         "predicted": decode.predict(decoder, means),
@@ -71,8 +71,19 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
     _write_prediction(fragment, result["predicted"], index)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
     fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
-    LOG.info("%s decoder: %d voxels, %d training trials", decoder.name, len(chosen), train.sum())
+    LOG.info(
+        "sub-%s: %s decoder of %d voxels and %d training trials",
+        job["entities"]["subject"], decoder.name, len(chosen), train.sum(),
+    )  # fmt: skip
     return fragment.close()
+
+
+def averaged_stimuli(data: np.ndarray, shown: list) -> tuple[np.ndarray, list, np.ndarray]:
+    """Return each stimulus' mean response, the stimuli by name, and how often each was shown."""
+    means, stimuli, counts = voxels.average_repeats(data, shown)
+    # By name: each participant saw them in another order.
+    order = sorted(range(len(stimuli)), key=lambda k: stimuli[k])
+    return means[order], [stimuli[k] for k in order], counts[order]
 
 
 def choose_voxels(responses: Path, trials, settings) -> tuple[np.ndarray, np.ndarray]:
@@ -142,16 +153,29 @@ def solver_options(settings, train_run: np.ndarray, rng: np.random.Generator, jo
             "device": job["device"],
             "progress": job["progress"],
         }
-    if settings.decoder != "ridge" or settings.cv == "loo":
+    if settings.decoder != "ridge":
         return {}
-    if settings.cv == "runs":
-        if len(np.unique(train_run)) < 2:
-            raise InputError("--cv runs needs training trials in at least 2 runs. Use --cv loo.")
-        return {"folds": train_run}
-    n_folds = int(settings.cv)
+    return {"folds": cv_folds(settings.cv, train_run, rng)}
+
+
+def cv_folds(cv: str, train_run: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    """Return the fold of each training trial; None to leave out one trial at a time.
+
+    Trials of one run share drift and its standardisation: what is left of a run gives away much
+    of a trial that is left out (all of it, where each run shows the same stimuli). So whole runs
+    are left out where there are several.
+    """
+    n_runs = len(np.unique(train_run))
+    if cv == "runs" and n_runs < 2:
+        raise InputError("--cv runs needs training trials in at least 2 runs. Use --cv loo.")
+    if cv == "runs" or (cv == "auto" and n_runs > 1):
+        return train_run
+    if cv in ("auto", "loo"):
+        return None
+    n_folds = int(cv)
     if n_folds > len(train_run):
         raise UsageError(f"--cv {n_folds}: there are only {len(train_run)} training trials.")
-    return {"folds": rng.permutation(len(train_run)) % n_folds}
+    return rng.permutation(len(train_run)) % n_folds
 
 
 def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:

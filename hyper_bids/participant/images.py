@@ -78,8 +78,9 @@ def reconstruct(job: dict, folder: Path, decoding: Path) -> str:
     if settings.write_images:
         write_pngs(fragment, images, stimuli, index["stim_id"])
     LOG.info(
-        "%s: %d images of %s", generator.name, len(images), "x".join(map(str, images.shape[1:3]))
-    )
+        "sub-%s: %d images of %d x %d pixels by %s",
+        job["entities"]["subject"], *images.shape[:3], generator.name,
+    )  # fmt: skip
     return fragment.close()
 
 

@@ -61,7 +61,10 @@ def score(job: dict, folder: Path, decoding: Path, images: Path | None) -> str:
     _draw(fragment, data, pairs, nulls, rows)
     _page(fragment, job, rows, decoding, images)
     best = next(r for r in rows if r["metric"] == "two_way_identification" and r["control"] is None)
-    LOG.info("two-way identification %.3f (p = %.4f)", best["value"], best["p"])
+    LOG.info(
+        "sub-%s: two-way identification %.3f (p = %.2g)",
+        job["entities"]["subject"], best["value"], best["p"],
+    )  # fmt: skip
     return fragment.close()
 
 

@@ -146,9 +146,14 @@ def _decoder(decoder: dict, facts: dict) -> str:
     if not decoder:
         return ""
     latents = f"the {facts['n_latents']} latents" if facts.get("n_latents") else "the latents"
-    name, cv = decoder.get("decoder"), str(decoder.get("cv", "loo"))
+    name, cv = decoder.get("decoder"), str(decoder.get("cv", "auto"))
     if name == "ridge":
-        scheme = {"loo": "leave-one-trial-out", "runs": "leave-one-run-out"}.get(cv, f"{cv}-fold")
+        runs = "leave-one-run-out"
+        scheme = {
+            "auto": f"{runs} (or, with one training run, leave-one-trial-out)",
+            "loo": "leave-one-trial-out",
+            "runs": runs,
+        }.get(cv, f"{cv}-fold")
         return (
             f"Responses were mapped to {latents} by ridge regression [hoerl1970]. One penalty for "
             f"all latents was chosen by {scheme} cross-validation within the training trials."

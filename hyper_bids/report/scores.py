@@ -75,7 +75,7 @@ def score_view(table) -> dict:
     columns += [CONTROLS.get(name, name.replace("_", " ")) for name in rest] + ["p", "n"]
     rows = []
     for line in known.to_dict("records"):
-        name = _label(line["metric"], line["variant"])
+        name = label(line["metric"], line["variant"])
         name = f"{line['method']}: {name}" if several else name
         value = _number(line["value"])
         value += f" ± {_number(line['se'])}" if with_se and _known(line["se"]) else ""
@@ -94,7 +94,7 @@ def score_view(table) -> dict:
     return {
         "columns": columns,
         "rows": rows,
-        "absent": list(dict.fromkeys(_label(metric, "n/a") for metric in absent["metric"])),
+        "absent": list(dict.fromkeys(label(metric, "n/a") for metric in absent["metric"])),
         "explained": [
             (texts[metric]["label"], texts[metric]["text"])
             for metric in dict.fromkeys(known["metric"])
@@ -116,7 +116,7 @@ def participants_view(table) -> dict:
         if _text(row["control"]) != "n/a" or not main or not _known(row["value"]):
             continue
         key = (_text(row["method"]), metric, variant)
-        name = _label(metric, variant)
+        name = label(metric, variant)
         columns[key] = f"{key[0]}: {name}" if several else name
         p = f" ({_p(row['p'])})" if _known(row["p"]) else ""
         held[key] = f"{_number(row['value'])}{p}"
@@ -158,11 +158,12 @@ def summary(level: str, table) -> str:
     return text[0].upper() + text[1:] + "." + over
 
 
-def _label(metric: str, variant: str) -> str:
+def label(metric: str, variant: str = "n/a") -> str:
+    """Return the name of a score as people read it, with its form in brackets."""
     names = specification()
-    label = names["metrics"].get(metric, {}).get("label", metric.replace("_", " "))
+    name = names["metrics"].get(metric, {}).get("label", metric.replace("_", " "))
     form = names["variants"].get(variant, variant)
-    return f"{label} ({form})" if form else label
+    return f"{name} ({form})" if form else name
 
 
 def _text(value: object) -> str:
