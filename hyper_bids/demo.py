@@ -24,8 +24,6 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     app : callable
         Runs the BIDS-App command line.
     """
-    from hyper_bids.simulate.dataset import simulate
-
     parser = Parser(
         prog="hyper_bids demo",
         description="Simulate two participants, run the participant and the group level on them.",
@@ -33,6 +31,8 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     )
     parser.add_argument("out", help="folder for the dataset and the results")
     given, more = parser.parse_known_args(argv)
+    from hyper_bids.simulate.dataset import simulate
+
     out = Path(given.out)
     raw, results = out / "bids", out / "derivatives"
     if raw.is_dir():

@@ -14,6 +14,7 @@ from pathlib import Path
 from hyper_bids import __version__
 from hyper_bids.bids import inputs, outputs
 from hyper_bids.config import Settings, to_toml
+from hyper_bids.device import resolve_device
 from hyper_bids.errors import HyperBidsError, InputError, listing
 from hyper_bids.participant.plan import Plan, describe, make_plan
 
@@ -33,8 +34,6 @@ def check(settings: Settings, chosen: list[str]) -> list[Plan]:
     bids_dir, output_dir = Path(settings.bids_dir), Path(settings.output_dir)
     outputs.check_output(output_dir, bids_dir)
     if settings.resources.device not in ("auto", "cpu"):
-        from hyper_bids.generators.checkpoints import resolve_device
-
         resolve_device(settings.resources.device)
     if not settings.inputs.skip_bids_validation and not settings.inputs.participant_label:
         validate(bids_dir)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyper_bids.device import resolve_device
 from hyper_bids.errors import DeviceError, InputError, UsageError
 from hyper_bids.generators import checkpoints, dcgan, pggan, protocol, weightfile
 
@@ -413,8 +414,8 @@ def test_auto_takes_the_processor_where_no_gpu_is(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert checkpoints.resolve_device("auto") == "cpu"
-    assert checkpoints.resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == "cpu"
+    assert resolve_device("cpu") == "cpu"
 
 
 def test_auto_takes_the_processor_where_the_gpu_is_broken(monkeypatch, caplog):
@@ -425,7 +426,7 @@ def test_auto_takes_the_processor_where_the_gpu_is_broken(monkeypatch, caplog):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", broken)
-    assert checkpoints.resolve_device("auto") == "cpu"
+    assert resolve_device("auto") == "cpu"
     assert "no kernel image" in caplog.text
 
 
@@ -434,10 +435,10 @@ def test_a_gpu_that_is_not_there_is_told_with_those_that_are(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert checkpoints.resolve_device("cuda") == "cuda:0"
-    assert checkpoints.resolve_device("cuda:1") == "cuda:1"
+    assert resolve_device("cuda") == "cuda:0"
+    assert resolve_device("cuda:1") == "cuda:1"
     with pytest.raises(DeviceError, match=r"cuda:2: not there.*cuda:0, cuda:1"):
-        checkpoints.resolve_device("cuda:2")
+        resolve_device("cuda:2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="none"):
         checkpoints.load("demo", "cuda")
@@ -446,7 +447,7 @@ def test_a_gpu_that_is_not_there_is_told_with_those_that_are(monkeypatch):
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "mps", ""])
 def test_a_device_of_no_known_kind_is_refused(device):
     with pytest.raises(DeviceError, match="auto, cpu, cuda or cuda:N"):
-        checkpoints.resolve_device(device)
+        resolve_device(device)
 
 
 # Batches

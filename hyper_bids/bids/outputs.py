@@ -206,10 +206,9 @@ class Fragment:
         return path
 
     def _grid(self, path: Path) -> dict[str, str]:
-        # BIDS wants these of images with a space that is no standard template, or a resolution.
-        # The grid is that of the BOLD that was read.
+        # BIDS wants these of images that are no raw data. The grid is that of the BOLD.
         said = {}
-        if path.name.endswith(".nii.gz") and "space" in self._entities:
+        if path.name.endswith(".nii.gz"):
             images = [s for s in self._provenance.get("Sources", ()) if ".nii" in s]
             said["SpatialReference"] = images[0] if images else "orig"
         if path.name.endswith(".nii.gz") and "res" in self._entities:

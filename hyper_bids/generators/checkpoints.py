@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.device import resolve_device
 from hyper_bids.errors import DeviceError, InputError, UsageError, listing
 from hyper_bids.generators import dcgan, pggan, weightfile
 from hyper_bids.generators.network import NetworkGenerator
@@ -130,44 +131,6 @@ def save_pggan(
     weightfile.write(Path(path), {key: arrays[key] for key in expected}, metadata)
 
 
-def resolve_device(device: str) -> str:
-    """Return the device to compute on.
-
-    Parameters
-    ----------
-    device : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: the first GPU that works, else the CPU.
-
-    Returns
-    -------
-    str
-        ``"cpu"`` or ``"cuda:N"``.
-
-    Raises
-    ------
-    DeviceError
-        If a device that was named is not there.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    if device == "auto":
-        return "cuda:0" if _first_gpu_works() else "cpu"
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdecimal() or device.endswith(":"):
-        raise DeviceError(f"--device {device}: unknown. Use auto, cpu, cuda or cuda:N.")
-    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(number or 0)
-    if index >= n_devices:
-        there = listing(f"cuda:{k}" for k in range(n_devices))
-        raise DeviceError(
-            f"--device {device}: not there (GPUs that PyTorch sees: {there}). Use auto or cpu, or "
-            f"mend the driver, the PyTorch build or the container's --nv / --gpus flag."
-        )
-    return f"cuda:{index}"
-
-
 def generate_batches(
     generator: ImageGenerator, latents: np.ndarray, batch_size: int, progress: bool = False
 ) -> np.ndarray:
@@ -238,18 +201,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "DefaultCPUAllocator" in str(error)
     )
-
-
-def _first_gpu_works() -> bool:
-    import torch
-
-    try:
-        # A GPU can be there and yet fail: driver too old, or kernels missing for its age.
-        return torch.cuda.is_available() and bool((torch.ones(1, device="cuda:0") + 1 == 2).item())
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        LOG.warning("The GPU cannot be used (%s); computing on the CPU", reason)
-        return False
 
 
 def _model(path: Path, header: weightfile.Header):

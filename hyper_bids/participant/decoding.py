@@ -12,6 +12,7 @@ import numpy as np
 from hyper_bids import decode, figures, volumes, voxels
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
+from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, UsageError
 
 LOG = logging.getLogger("hyper_bids")
@@ -150,7 +151,7 @@ def solver_options(settings, train_run: np.ndarray, rng: np.random.Generator, jo
             "learning_rate": settings.learning_rate,
             "weight_decay": settings.weight_decay,
             "batch_size": settings.decoder_batch,
-            "device": job["device"],
+            "device": resolve_device(job["device"]),
             "progress": job["progress"],
         }
     if settings.decoder != "ridge":

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hyper_bids import figures
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
+from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError
 from hyper_bids.generators import checkpoints, protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -37,7 +44,7 @@ def reconstruct(job: dict, folder: Path, decoding: Path) -> str:
 
     fragment = Fragment(folder, job["entities"], job["provenance"])
     settings = from_dict("images", job["images"])
-    generator = checkpoints.load(settings.generator, checkpoints.resolve_device(job["device"]))
+    generator = checkpoints.load(settings.generator, resolve_device(job["device"]))
     data = np.load(decoding / "internal" / "prediction.npz")
     index = json.loads((decoding / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
 
@@ -101,22 +108,60 @@ def shown(
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read an image as uint8 RGB of ``shape``."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """Read an image as uint8 RGB of ``shape``.
 
-    try:
-        with Image.open(path) as image:
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise InputError(
-            f"stimuli/{path.name}: named in the events or latents.tsv, but not there. "
-            f"Add the image, or write n/a."
-        ) from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"stimuli/{path.name}: not a readable image ({error}).") from None
+    Raises
+    ------
+    InputError
+        If the file is not there, or is no image that can be read.
+    """
+    from PIL import Image, ImageOps
+
+    with opened(path) as image:
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
     if rgb.size != (shape[1], shape[0]):
         rgb = rgb.resize((shape[1], shape[0]), Image.Resampling.LANCZOS)
     return np.asarray(rgb)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; its pixels are read when they are asked for.
+
+    Raises
+    ------
+    InputError
+        If the file is not there, or is no image that can be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: named in the events or in stimuli/latents.tsv, but not there. Add the image, "
+            f"or write n/a in stim_file."
+        ) from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        # Pillow's message has the path, too.
+        raise InputError(
+            f"{path}: not a readable image ({type(error).__name__}). Write it again as PNG."
+        ) from None
+
+
+def check_shown(folder: Path, names: list[str]) -> None:
+    """Check that the images of test stimuli are there, and are images, by their first bytes.
+
+    Raises
+    ------
+    InputError
+        With the first that is not.
+    """
+    for name in names:
+        if name != "n/a":
+            with opened(folder / name):
+                pass
 
 
 def write_pngs(fragment: Fragment, images, stimuli, names: list[str]) -> None:

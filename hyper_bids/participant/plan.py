@@ -6,10 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hyper_bids import volumes
 from hyper_bids.bids import confounds, events, inputs
-from hyper_bids.config import Settings
+from hyper_bids.config import Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
+from hyper_bids.participant import images
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -66,8 +69,11 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
     trials = events.trial_tables(runs, stimuli, settings.inputs)
     latents = events.load_latents(stimuli, trials)
     _check_design(runs, trials, settings)
-    _check_decoder_mask(runs[0], settings.voxels.decoder_mask)
+    _check_decoder_mask(runs[0], settings.voxels)
     generator, note = choose_generator(settings.images.generator, stimuli.meta, latents.shape[1])
+    if generator is not None:
+        test = trials.trials[trials.trials["split"] == "test"]
+        images.check_shown(stimuli.folder, list(dict.fromkeys(test["stim_file"])))
     notes = [note] if note else []
     if all(run.uri.startswith("bids:raw:") for run in runs):
         notes.append(
@@ -161,7 +167,8 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
         )
 
 
-def _check_decoder_mask(run: inputs.Run, path: str | None) -> None:
+def _check_decoder_mask(run: inputs.Run, settings: VoxelSettings) -> None:
+    path, wanted = settings.decoder_mask, settings.mask_labels
     if path is None:
         return
     mask, bold = volumes.read_header(path), volumes.read_header(run.bold)
@@ -169,6 +176,13 @@ def _check_decoder_mask(run: inputs.Run, path: str | None) -> None:
         raise InputError(
             f"--decoder-mask {path}: shape {mask.shape} and affine differ from those of "
             f"{run.bold.name} {bold.shape}. Resample the mask to the BOLD's grid."
+        )
+    labels = set(np.unique(volumes.read_labels(path)).tolist()) if wanted else set()
+    absent = [label for label in wanted if label not in labels]
+    if absent:
+        raise UsageError(
+            f"--mask-labels {listing(absent)}: not in {path}; it has labels "
+            f"{listing(sorted(labels - {0}))}."
         )
 
 

@@ -1,0 +1,87 @@
+"""Helpers of the tests that run the whole app on small simulated datasets."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hyper_bids import cli
+from hyper_bids.config import SimulationSettings
+
+# Latents only, few voxels: a participant takes two seconds.
+SMALL = SimulationSettings(
+    n_participants=1,
+    n_train_runs=3,
+    n_test_runs=1,
+    trials_per_run=24,
+    n_test_stimuli=8,
+    shape=(10, 12, 8),
+    n_coding_voxels=60,
+    n_latents=4,
+    noise=(1.0,),
+    generator="none",
+)
+
+
+def small(**changes):
+    """Return the small settings with some replaced."""
+    return dataclasses.replace(SMALL, **changes)
+
+
+def run(bids_dir, out, *flags, level="participant", work=None):
+    """Run the app in this process, and return its exit status."""
+    argv = [str(bids_dir), str(out), level, "--skip-bids-validation", *map(str, flags)]
+    if level == "participant":
+        argv += ["-w", str(work or Path(out).with_name(f"{Path(out).name}-work"))]
+    return cli.main(argv)
+
+
+def find(out, ending, participant="01"):
+    """Return the one output of a participant whose name ends so."""
+    found = sorted(Path(out).glob(f"sub-{participant}/**/*{ending}"))
+    assert len(found) == 1, (ending, found)
+    return found[0]
+
+
+def load(out, ending, participant="01"):
+    """Return the array in an output."""
+    return np.load(find(out, ending, participant), allow_pickle=False)
+
+
+def table(out, ending, participant="01"):
+    """Return the table in an output, n/a as NaN."""
+    return pd.read_csv(find(out, ending, participant), sep="\t", na_values="n/a")
+
+
+def sidecar(out, ending, participant="01"):
+    """Return the JSON object in an output."""
+    return json.loads(find(out, ending, participant).read_text("utf-8"))
+
+
+def scores(out, metric, variant="n/a", participant="01"):
+    """Return value and p of a score (under "score"), and the values of its controls."""
+    frame = table(out, "_desc-summary_metrics.tsv", participant).fillna({"variant": "n/a"})
+    frame = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
+    main = frame[frame["control"].isna()].iloc[0]
+    controls = frame.dropna(subset=["control"]).set_index("control")["value"].to_dict()
+    return {"score": main["value"], "p": main["p"], **controls}
+
+
+def contents(folder, *patterns):
+    """Return the bytes of the files that match, by name."""
+    found = {}
+    for pattern in patterns or ("**/*",):
+        for path in sorted(Path(folder).glob(pattern)):
+            if path.is_file():
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def edit_events(bids_dir, change):
+    """Replace each events table by what ``change(frame, rng)`` makes of it."""
+    rng = np.random.default_rng(5)
+    for path in sorted(Path(bids_dir).glob("sub-*/**/*_events.tsv")):
+        frame = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
+        change(frame, rng).to_csv(path, sep="\t", index=False)
