@@ -9,13 +9,6 @@ from pathlib import Path
 from hyper_bids import __version__, arguments, log
 from hyper_bids.config import Settings
 from hyper_bids.errors import HyperBidsError, ParticipantError, counted, listing
-from hyper_bids.resources import (
-    available_memory_gb,
-    configure_nipype,
-    limit_threads,
-    with_resources,
-    work_folder,
-)
 
 LOG = log.LOG
 
@@ -80,13 +73,15 @@ def bids_app(argv: list[str]) -> None:
         Of the kind that says what was wrong, with its exit status.
     """
     settings, call = arguments.parse(argv)
+    from hyper_bids import resources
+
     verbose = int(call["verbose"])
     log.start(logging.WARNING if call["quiet"] else logging.DEBUG if verbose > 1 else logging.INFO)
     LOG.info("hyper_bids %s, %s level", __version__, settings.analysis_level)
     if settings.analysis_level == "group":
+        resources.limit_threads(settings.resources.omp_nthreads or 1)
         from hyper_bids.group import group_level
 
-        limit_threads(settings.resources.omp_nthreads or 1)
         group_level(settings)
     else:
         participant_level(settings, call)
@@ -100,12 +95,14 @@ def participant_level(settings: Settings, call: dict) -> None:
     HyperBidsError
         If an input is wrong; ParticipantError if a participant failed while it was computed.
     """
+    from hyper_bids import resources
     from hyper_bids.bids.dataset import chosen_participants, read_description
 
     read_description(settings.bids_dir)
     chosen = chosen_participants(settings.bids_dir, settings.inputs.participant_label)
-    settings = with_resources(settings, len(chosen))
-    limit_threads(settings.resources.omp_nthreads)
+    settings = resources.with_resources(settings, len(chosen))
+    # Before a numerical library is loaded.
+    resources.limit_threads(settings.resources.omp_nthreads)
     from hyper_bids import preflight
 
     plans = preflight.check(settings, chosen)
@@ -130,10 +127,11 @@ def participant_level(settings: Settings, call: dict) -> None:
 
 
 def _compute(plans: list, settings: Settings, verbose: int):
-    from hyper_bids import preflight
+    from hyper_bids import preflight, resources
 
-    work = work_folder(settings)
-    configure_nipype(work, verbose)
+    work = resources.work_folder(settings)
+    resources.configure_nipype(work, verbose)
+    # nipype reads its settings when it is imported.
     from hyper_bids import workflow
 
     LOG.info("%s; work folder %s", counted(len(plans), "participant"), work)
@@ -144,7 +142,7 @@ def _compute(plans: list, settings: Settings, verbose: int):
     running = {
         "work_dir": str(work),
         "plugin": plugin,
-        "memory_gb": available_memory_gb(settings.resources.mem_mb),
+        "memory_gb": resources.available_memory_gb(settings.resources.mem_mb),
         "device": settings.resources.device,
         "log_level": LOG.level,
         "progress": plugin == "linear" and sys.stderr.isatty(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -162,6 +161,8 @@ def from_toml(path: str | os.PathLike) -> dict[str, object]:
     UsageError
         If the file cannot be read, is no TOML, or holds an unknown table, key or type.
     """
+    import tomllib
+
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -6,6 +6,8 @@ score is the mean of its diagonal.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 # Permuted or resampled indices held at a time (8 MiB).
@@ -171,6 +173,40 @@ def bootstrap_interval(
         values.take(drawn).mean(axis=1, out=part)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[np.ndarray], float],
+    n_values: int,
+    rng: np.random.Generator,
+    n: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the bootstrap percentile interval of what is no mean over stimuli.
+
+    Parameters
+    ----------
+    statistic : callable
+        Computes it from the indices of a resample, an int array of shape (n_values,).
+    n_values : int
+        Number of stimuli.
+    rng : numpy.random.Generator
+    n : int
+        Resamples.
+    level : float, between 0 and 1
+
+    Returns
+    -------
+    low, high : float
+        NaN for less than two stimuli; resamples in which the statistic is undefined do not count.
+    """
+    if n_values < 2:
+        return np.nan, np.nan
+    found = np.array([statistic(rng.integers(0, n_values, n_values)) for _ in range(n)])
+    if np.isnan(found).all():
+        return np.nan, np.nan
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _square(M: np.ndarray) -> np.ndarray:

@@ -151,6 +151,22 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say():
     assert abs(np.mean((boot[:, 1] <= 2) & (boot[:, 2] >= 2)) - expected) < error + 0.01
 
 
+def test_interval_of_a_correlation_stays_within_its_bounds_and_equals_scipy_bootstrap(rng):
+    x = rng.standard_normal(30)
+    y = x + 0.2 * rng.standard_normal(30)
+
+    def r(x, y):
+        return np.corrcoef(x, y)[0, 1]
+
+    low, high = stats.bootstrap_statistic(lambda rows: r(x[rows], y[rows]), 30, rng, n=4000)
+    found = reference.bootstrap(
+        (x, y), r, paired=True, vectorized=False, method="percentile", n_resamples=4000, rng=1
+    ).confidence_interval
+    assert low < r(x, y) < high < 1
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.01)
+    assert np.isnan(stats.bootstrap_statistic(lambda rows: 1.0, 1, rng)).all()
+
+
 def test_bootstrap_does_not_depend_on_blocks(rng, monkeypatch):
     values = rng.standard_normal(10)
     whole = stats.bootstrap_interval(values, np.random.default_rng(4), n=300)

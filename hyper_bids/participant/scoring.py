@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def score(job: dict, folder: Path, decoding: Path, images: Path | None) -> str:
     if pictures:
         pairs |= image_pairs(pictures, job["n_threads"])
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "scores")
-    rows, nulls = summarise(pairs, job["scores"]["n_permutations"], rng)
+    rows, nulls = summarise(pairs, resampled(data), job["scores"]["n_permutations"], rng)
     _write(fragment, rows, nulls, pairs, index)
     _draw(fragment, data, pairs, nulls, rows)
     _page(fragment, job, rows, decoding, images)
@@ -133,8 +134,18 @@ def image_pairs(pictures: dict, n_threads: int) -> dict:
     }  # fmt: skip
 
 
+def resampled(data: dict) -> dict[tuple[str, str], Callable[[np.ndarray], float]]:
+    """Return the scores that are no mean over stimuli, as functions of resampled stimuli."""
+    predicted, targets = data["predicted"], data["targets"]
+
+    def correlation(rows: np.ndarray) -> float:
+        return float(np.diag(metrics.latent_correlation(predicted[rows], targets[rows])).mean())
+
+    return {("latent_correlation", "n/a"): correlation}
+
+
 def summarise(
-    pairs: dict, n_permutations: int, rng: np.random.Generator
+    pairs: dict, resampled: dict, n_permutations: int, rng: np.random.Generator
 ) -> tuple[list[dict], dict[tuple[str, str], np.ndarray]]:
     """Return the summary rows, and each score's null distribution under shuffled pairs."""
     rows, nulls = [], {}
@@ -142,7 +153,11 @@ def summarise(
         found = stats.score(matrix)
         null = stats.pairing_null(matrix, n_permutations, rng)
         nulls[metric, variant] = null
-        _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
+        if (metric, variant) in resampled:
+            statistic = resampled[metric, variant]
+            low, high = stats.bootstrap_statistic(statistic, len(matrix), rng)
+        else:
+            _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
         base = {"method": METHOD, "metric": metric, "variant": variant, "n": found["n"]}
         rows.append(
             base
