@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from hyper_bids import __version__
-from hyper_bids.config import (
-    SIMULATION_PRESETS,
-    Settings,
-    SimulationSettings,
-    from_toml,
-    with_values,
-)
+from hyper_bids.config import Settings, from_toml, with_values
 from hyper_bids.converters import (
     Extend,
+    Parser,
     cross_validation,
     device,
     fraction,
@@ -24,6 +18,7 @@ from hyper_bids.converters import (
     one_or_more,
     positive,
     whole_numbers,
+    with_hyphens,
     words,
     zero_or_more,
 )
@@ -39,14 +34,6 @@ other commands:
   hyper_bids simulate OUT   write a synthetic BIDS dataset with known latents
   hyper_bids demo OUT       simulate two participants, decode them, and say where to look
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Argument parser whose complaints are errors of the app (exit status 64)."""
-
-    def error(self, message: str) -> None:
-        """Raise the complaint with the usage line's hint."""
-        raise UsageError(f"{message}. See {self.prog} --help.")
 
 
 def build_parser(prog: str = "hyper_bids") -> Parser:
@@ -67,7 +54,9 @@ def build_parser(prog: str = "hyper_bids") -> Parser:
         help="participant: decode each participant; group: tables and tests over participants",
     )
     _add_selection(parser)
-    _add_decoding(parser)
+    group = parser.add_argument_group("how it is decoded")
+    _add_responses(group)
+    _add_decoding(group)
     _add_running(parser)
     return parser
 
@@ -130,8 +119,7 @@ def _add_selection(parser: Parser) -> None:
     )
 
 
-def _add_decoding(parser: Parser) -> None:
-    group = parser.add_argument_group("how it is decoded")
+def _add_responses(group) -> None:
     group.add_argument("--hrf", choices=("glover", "spm"), help="response shape (glover)")
     group.add_argument(
         "--drift-order", type=zero_or_more, metavar="N", help="polynomial drift order (2)"
@@ -175,6 +163,9 @@ def _add_decoding(parser: Parser) -> None:
         choices=("run", "train", "none"),
         help="z-score responses within runs (default), by training trials, or not",
     )
+
+
+def _add_decoding(group) -> None:
     group.add_argument(
         "--decoder", choices=("ridge", "dense", "ols"), help="voxels to latents (ridge)"
     )
@@ -185,9 +176,13 @@ def _add_decoding(parser: Parser) -> None:
         help="training trials that ridge leaves out to choose its penalty: a run (auto, with "
         "several), one trial, or one of K parts",
     )
-    group.add_argument(
-        "--epochs", type=one_or_more, metavar="N", help="of the dense decoder (1500)"
-    )
+    for flag, convert, text in (
+        ("--epochs", one_or_more, "passes over the training trials (1500)"),
+        ("--learning-rate", positive, "of Adam (1e-5)"),
+        ("--weight-decay", positive, "of Adam, added to the gradient (0.01)"),
+        ("--decoder-batch", one_or_more, "trials a step (30)"),
+    ):
+        group.add_argument(flag, type=convert, metavar="N", help=f"dense decoder: {text}")
     group.add_argument(
         "--generator",
         metavar="{auto,none,demo,FILE}",
@@ -263,101 +258,37 @@ def _add_running(parser: Parser) -> None:
     group.add_argument("--version", action="version", version=f"hyper_bids {__version__}")
 
 
-def with_hyphens(argv: list[str]) -> list[str]:
-    """Spell flags with hyphens: ``--task_id`` is taken as ``--task-id``, as in other BIDS Apps."""
-    return [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in argv]
-
-
 def parse(argv: list[str], prog: str = "hyper_bids") -> tuple[Settings, dict[str, object]]:
     """Return the settings, and what concerns this call alone (dry_run, verbose, quiet)."""
-    given = vars(build_parser(prog).parse_args(with_hyphens(argv)))
+    parser = build_parser(prog)
+    given = vars(parser.parse_args(with_hyphens(argv)))
     call = {key: given.pop(key, False) for key in ("dry_run", "verbose", "quiet", "notrack")}
-    for key in ("derivatives",):
-        if key in given:
-            given[key] = tuple(given[key])
+    if "derivatives" in given:
+        given["derivatives"] = tuple(given["derivatives"])
     config_file = given.pop("config_file", None)
-    settings = with_values(Settings(), from_toml(config_file) if config_file else {})
-    return _checked(with_values(settings, given)), call
-
-
-def _checked(settings: Settings) -> Settings:
-    # A configuration file does not pass argparse's checks of choices.
-    for stage, name, accepted in (
-        ("betas", "hrf", ("glover", "spm")),
-        ("voxels", "standardise", ("run", "train", "none")),
-        ("decoder", "decoder", ("ridge", "dense", "ols")),
-        ("images", "latent_norm", ("prior", "none")),
-        ("resources", "use_plugin", ("auto", "linear", "multiproc")),
-    ):
-        value = getattr(getattr(settings, stage), name)
-        if value not in accepted:
-            raise UsageError(f"{name} = {value!r} is none of {', '.join(accepted)}.")
+    stated = from_toml(config_file) if config_file else {}
+    stated = {name: _as_flag(parser, config_file, name, value) for name, value in stated.items()}
+    settings = with_values(with_values(Settings(), stated), given)
     if settings.voxels.mask_labels and settings.voxels.decoder_mask is None:
         raise UsageError("--mask-labels needs a label image: give it as --decoder-mask FILE.")
     mask = settings.voxels.decoder_mask
     if mask is not None and not Path(mask).is_file():
         raise UsageError(f"--decoder-mask {mask}: no such file.")
-    return settings
+    return settings, call
 
 
-def parse_simulation(argv: list[str], prog: str) -> tuple[str, SimulationSettings]:
-    """Return the folder and the settings of ``hyper_bids simulate``."""
-    defaults = SimulationSettings()
-    parser = Parser(
-        prog=prog,
-        description="Write a synthetic BIDS dataset: stimuli of a generator, known latents, BOLD "
-        "with a planted code, and the truth under sourcedata/.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("out", help="folder for the dataset; must be empty or absent")
-    parser.add_argument(
-        "--preset",
-        choices=tuple(SIMULATION_PRESETS),
-        default="small",
-        help="shape to start from; hyper is the paper's (default: small)",
-    )
-    for name, convert, text in (
-        ("n_participants", one_or_more, "participants"),
-        ("n_train_runs", one_or_more, "training runs"),
-        ("n_test_runs", one_or_more, "test runs"),
-        ("trials_per_run", one_or_more, "trials in a run"),
-        ("n_test_stimuli", one_or_more, "stimuli of the test set"),
-        ("t_r", positive, "repetition time, seconds"),
-        ("soa", positive, "from one onset to the next, seconds"),
-        ("duration", positive, "of a trial, seconds"),
-        ("n_coding_voxels", one_or_more, "voxels that carry the code"),
-        ("n_latents", one_or_more, "latent dimensions, where no generator sets them"),
-        ("autocorrelation", fraction, "AR(1) coefficient of the noise"),
-        ("drift", positive, "slow drift, percent signal change"),
-        ("spikes_per_run", zero_or_more, "motion-like spikes"),
-        ("hrf_variation", positive, "1 varies the time to peak by about a second over voxels"),
-        ("random_seed", zero_or_more, "seed"),
-    ):
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            type=convert,
-            metavar="N",
-            help=f"{text} ({getattr(defaults, name)} in the small preset)",
-        )
-    parser.add_argument(
-        "--noise",
-        nargs="+",
-        type=positive,
-        metavar="X",
-        help="noise level, one for all or one a participant",
-    )
-    parser.add_argument(
-        "--shape", nargs=3, type=one_or_more, metavar=("X", "Y", "Z"), help="voxels of a volume"
-    )
-    parser.add_argument("--generator", choices=("demo", "none"), help="demo or none (no images)")
-    parser.add_argument(
-        "--with-derivatives",
-        action="store_true",
-        help="also write a preprocessed derivative, as fMRIPrep would",
-    )
-    given = vars(parser.parse_args(with_hyphens(argv)))
-    out = given.pop("out")
-    values = {**SIMULATION_PRESETS[given.pop("preset")], **given}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return out, SimulationSettings(**values)
+def _as_flag(parser: Parser, config_file: str, name: str, value: object) -> object:
+    """Return a setting of a file as the flag of its name would convert it."""
+    action = next(action for action in parser._actions if action.dest == name)
+    entries = value if isinstance(value, tuple) else (value,)
+    found = []
+    for entry in entries:
+        try:
+            if action.choices is not None and entry not in action.choices:
+                accepted = ", ".join(action.choices)
+                raise argparse.ArgumentTypeError(f"{entry!r} is none of {accepted}")
+            converted = action.type(str(entry)) if action.type else entry
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"--config-file {config_file}: {name}: {error}.") from None
+        found += converted if isinstance(converted, tuple) else (converted,)
+    return tuple(found) if isinstance(value, tuple) else found[0]

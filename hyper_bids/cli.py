@@ -57,7 +57,9 @@ def _dispatch(argv: list[str]) -> None:
 
 def simulate(argv: list[str]) -> None:
     """Write a synthetic dataset."""
-    out, settings = arguments.parse_simulation(argv, "hyper_bids simulate")
+    from hyper_bids.simulation_arguments import parse_simulation
+
+    out, settings = parse_simulation(argv, "hyper_bids simulate")
     from hyper_bids.simulate.dataset import simulate as write
 
     write(out, settings)

@@ -1,12 +1,27 @@
-"""Turn the text of a flag into its value, or say what would be accepted."""
+"""The parser of all commands: the text of a flag to its value, or what would be accepted."""
 
 from __future__ import annotations
 
 import argparse
 import re
 
+from hyper_bids.errors import UsageError
+
 # The dashes that word processors put where a hyphen was typed.
 _DASHES = re.compile("^[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose complaints are errors of the app (exit status 64)."""
+
+    def error(self, message: str) -> None:
+        """Raise the complaint with the usage line's hint."""
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
+def with_hyphens(argv: list[str]) -> list[str]:
+    """Spell flags with hyphens: ``--task_id`` is taken as ``--task-id``, as in other BIDS Apps."""
+    return [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in argv]
 
 
 def labels(prefix: str, flag: str):
@@ -27,7 +42,7 @@ def labels(prefix: str, flag: str):
                     f"{prefix}- before them"
                 )
             found.append(label)
-        return tuple(found)
+        return _some(text, found)
 
     convert.__name__ = flag
     return convert
@@ -83,7 +98,14 @@ def positive(text: str) -> float:
 
 def words(text: str) -> tuple[str, ...]:
     """Convert a word, or several joined by commas."""
-    return tuple(filter(None, text.split(",")))
+    return _some(text, [word for word in text.split(",") if word])
+
+
+def _some(text: str, found: list[str]) -> tuple[str, ...]:
+    # An empty variable of the shell must not come to mean "all".
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; leave out the flag to take all")
+    return tuple(found)
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -98,7 +120,10 @@ def megabytes(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} has no unit, and other apps disagree on it; write 16G or 16000M"
         )
-    return int(float(match[1]) * (1024 if match[2] == "G" else 1))
+    size = int(float(match[1]) * (1024 if match[2] == "G" else 1))
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1M")
+    return size
 
 
 def cross_validation(text: str) -> str:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from hyper_bids.arguments import Parser
 from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
+from hyper_bids.converters import Parser
 from hyper_bids.errors import OutputError
 
 LOG = logging.getLogger("hyper_bids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 
 from hyper_bids import __version__, figures, stats
 from hyper_bids.bids import outputs
+from hyper_bids.bids.dataset import clean_labels
 from hyper_bids.config import Settings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.report.build import About, write_report
@@ -71,7 +73,8 @@ def group_level(settings: Settings) -> None:
 
     output_dir = Path(settings.output_dir)
     found = find_scores(output_dir)
-    wanted = settings.inputs.participant_label or tuple(found)
+    wanted = clean_labels("--participant-label", "sub", settings.inputs.participant_label)
+    wanted = wanted or tuple(found)
     absent = [label for label in wanted if label not in found]
     if not found or absent:
         whose = listing("sub-" + label for label in absent) if absent else "any participant"
@@ -131,23 +134,36 @@ def missing_participants(output_dir: Path, present: tuple[str, ...]) -> list[str
 
 def read_scores(participant: str, path: Path) -> Scores:
     """Read one participant's scores and nulls; say which file is wrong where one is."""
-    import pandas as pd
-
     try:
-        table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
-        table["variant"] = table["variant"].fillna("n/a")
+        table = _scores_table(path)
         stem = path.name.removesuffix("_desc-summary_metrics.tsv")
         null_path = path.with_name(f"{stem}_desc-null_metrics.npy")
         values = np.load(null_path, allow_pickle=False)
         sidecar = json.loads(null_path.with_suffix(".json").read_text(encoding="utf-8"))
-        keys = [tuple(key) for key in sidecar["Scores"]]
-    except (OSError, ValueError, KeyError) as error:
+        nulls = dict(zip(map(tuple, sidecar["Scores"]), values, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise InputError(
-            f"{path}: not a table of scores as the participant level writes it ({error}). "
-            f"Run sub-{participant} again."
+            f"{path}: not a table of scores as the participant level writes it "
+            f"({' '.join(str(error).split())}). Run sub-{participant} again."
         ) from None
-    nulls = dict(zip(keys, values, strict=True))
     return Scores(participant, table, nulls, bool(sidecar.get("Simulated", False)))
+
+
+def _scores_table(path: Path):
+    """Return the table; ValueError says what is wrong with it."""
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+    lacking = [name for name in METRIC_COLUMNS if name not in (*table.columns, "participant")]
+    if lacking:
+        raise ValueError(f"it has no column {listing(lacking)}")
+    for name in ("value", "se", "ci_low", "ci_high", "p", "n"):
+        table[name] = table[name].astype(float)
+    table["variant"] = table["variant"].fillna("n/a")
+    twice = table[table.duplicated([*_KEY, "control"])]
+    if len(twice):
+        raise ValueError(f"{' '.join(map(str, twice.iloc[0][[*_KEY, 'control']]))} is there twice")
+    return table
 
 
 def group_stats(members: list[Scores]):
@@ -165,15 +181,18 @@ def group_stats(members: list[Scores]):
     for (method, metric, variant, control), block in both.groupby(
         [*_KEY, "control"], sort=False, dropna=False
     ):
-        values = block["value"].to_numpy(float)
-        values = values[np.isfinite(values)]
+        known = block[np.isfinite(block["value"])]
+        values = known["value"].to_numpy(float)
         mean, low, high = stats.mean_interval(values) if len(values) else (np.nan,) * 3
         row = {"method": method, "metric": metric, "variant": variant, "control": control}
         row |= {"mean": mean, "ci_low": low, "ci_high": high, "n_participants": len(values)}
-        held = [m.nulls[metric, variant] for m in members if (metric, variant) in m.nulls]
+        of = set(known["participant"])
+        held = [m.nulls.get((metric, variant)) for m in members if m.participant in of]
+        held = [null for null in held if null is not None]
         if control == "n/a" and len(held) == len(values) > 0:
             n = min(map(len, held))
-            row["p"] = stats.p_value(mean, mean_null(held, n))
+            # The values come from tables of six digits.
+            row["p"] = stats.p_value(mean, mean_null(held, n), tolerance=1e-5)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(STATS_COLUMNS))
 
@@ -213,8 +232,9 @@ def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance:
             control=main["participant"].map(control).to_numpy()
         )
         path = output_dir / "figures" / f"group_desc-{metric.replace('_', '')}_scores.png"
-        path.parent.mkdir(exist_ok=True)
-        figures.save(figures.group_scores(table, label(metric).lower()), path)
+        buffer = io.BytesIO()
+        figures.save(figures.group_scores(table, label(metric).lower()), buffer)
+        outputs.write_if_changed(path, buffer.getvalue())
         drawn[f"group_{metric}"] = path.relative_to(output_dir).as_posix()
     facts = [("Participants", str(len(members)))]
     notes = []

@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from hyper_bids import cli
 from hyper_bids.config import SimulationSettings
@@ -85,3 +89,18 @@ def edit_events(bids_dir, change):
     for path in sorted(Path(bids_dir).glob("sub-*/**/*_events.tsv")):
         frame = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str)
         change(frame, rng).to_csv(path, sep="\t", index=False)
+
+
+def bids_errors(folder):
+    """Return what the BIDS validator calls errors; skip the test where it is not installed."""
+    program = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("bids-validator-deno is not installed")
+    result = subprocess.run(
+        [program, "--no-color", "--format", "json", "--max-rows=-1", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    issues = json.loads(result.stdout)["issues"]["issues"]
+    return [issue for issue in issues if issue["severity"] == "error"]

@@ -60,10 +60,10 @@ def atomic(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             part.unlink()
 
 
-def write_if_changed(path: str | os.PathLike, text: str) -> bool:
-    """Write ``text`` to ``path`` atomically unless it is there already; say whether it was."""
+def write_if_changed(path: str | os.PathLike, content: str | bytes) -> bool:
+    """Write ``content`` to ``path`` atomically unless it is there; say if it was."""
     path = Path(path)
-    content = text.encode("utf-8")
+    content = content.encode("utf-8") if isinstance(content, str) else content
     try:
         if path.read_bytes() == content:
             return False

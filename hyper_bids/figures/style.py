@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def save(figure: Figure, path: str | os.PathLike, dpi: int = 110) -> None:
+def save(figure: Figure, path: str | os.PathLike | IO[bytes], dpi: int = 110) -> None:
     """Write a figure as PNG without time or version, so that equal figures are equal files."""
     import matplotlib
 

@@ -17,6 +17,13 @@ from hyper_bids.errors import InputError, UsageError
 
 LOG = logging.getLogger("hyper_bids")
 
+INDEX_COLUMNS = {
+    "row": "Row of the array of the same name",
+    "stim_id": "Key of the stimulus in stimuli/latents.tsv",
+    "stim_file": "Image of the stimulus, relative to stimuli/",
+    "n_presentations": "Presentations that were averaged",
+}
+
 
 def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
     """Choose voxels, fit the decoder on training trials, predict the test trials' latents.
@@ -227,15 +234,9 @@ def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:
 
 
 def _write_prediction(fragment: Fragment, predicted: np.ndarray, index) -> None:
-    columns = {
-        "row": "Row of the array of the same name",
-        "stim_id": "Key of the stimulus in stimuli/latents.tsv",
-        "stim_file": "Image of the stimulus, relative to stimuli/",
-        "n_presentations": "Presentations that were averaged",
-    }
     with fragment.file(
         "predicted_latents", "Latents predicted for the test stimuli, as the decoder gave them.",
         Units="latent", Shape=list(predicted.shape), DataType="float32",
     ) as path:  # fmt: skip
         np.save(path, predicted)
-    fragment.table("predicted_index", index, columns)
+    fragment.table("predicted_index", index, INDEX_COLUMNS)

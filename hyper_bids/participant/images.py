@@ -17,6 +17,7 @@ from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError
 from hyper_bids.generators import checkpoints, protocol
+from hyper_bids.participant.decoding import INDEX_COLUMNS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,13 +73,7 @@ def reconstruct(job: dict, folder: Path, decoding: Path) -> str:
         ShownImages=source,
     ) as path:  # fmt: skip
         np.save(path, images)
-    columns = {
-        "row": "Row of the array of the same name",
-        "stim_id": "Key of the stimulus in stimuli/latents.tsv",
-        "stim_file": "Image of the stimulus, relative to stimuli/",
-        "n_presentations": "Presentations that were averaged",
-    }
-    fragment.table("reconstructions_index", pd.DataFrame(index)[list(columns)], columns)
+    fragment.table("reconstructions_index", pd.DataFrame(index), INDEX_COLUMNS)
     figures.save(
         figures.reconstruction_grid(stimuli, images, index["stim_id"]), fragment.figure("recon")
     )

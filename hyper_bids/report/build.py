@@ -146,6 +146,8 @@ def _setting(value: object) -> str:
 
 
 def _write(path: Path, page: str) -> None:
+    if path.is_file() and path.read_bytes() == page.encode("utf-8"):
+        return
     # Another job, or a browser, may have the page open: it sees the old or the new one.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:

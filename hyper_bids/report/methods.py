@@ -8,6 +8,9 @@ from pathlib import PurePath
 from hyper_bids import __version__
 from hyper_bids.report.spec import specification
 
+# Stands for a bracket in a name of the user's, which is no citation.
+_BRACKET = "\0"
+
 
 def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     """Describe an analysis as it was run.
@@ -107,7 +110,7 @@ def _nuisance(betas: dict) -> str:
         "[friston1996]",
     }
     # Names of columns stand in backticks: they may hold characters that Markdown uses.
-    told = [known.get(name, f"`{name}`") for name in names if name != "none"]
+    told = [known.get(name, f"`{_verbatim(name)}`") for name in names if name != "none"]
     terms = [f"polynomial drifts up to order {order}"]
     if told:
         terms.append(_joined(told) + " and outlying first volumes, where the data come with them")
@@ -122,7 +125,8 @@ def _voxels(voxels: dict) -> str:
         labels = voxels.get("mask_labels") or ()
         which = f", labels {_joined([str(label) for label in labels])}," if labels else ""
         text = (
-            f"The decoder used the voxels of the mask {PurePath(voxels['decoder_mask']).name}"
+            f"The decoder used the voxels of the mask "
+            f"{_verbatim(PurePath(voxels['decoder_mask']).name)}"
             f"{which} that lie in the brain."
         )
     else:
@@ -183,7 +187,7 @@ def _images(images: dict, facts: dict) -> str:
     if name == "none":
         return "No image model was used: the analysis stayed with the latents."
     name = PurePath(str(name)).stem if str(name).endswith(".safetensors") else str(name)
-    which = "the image model" if name == "auto" else f"the image model {name}"
+    which = "the image model" if name == "auto" else f"the image model {_verbatim(name)}"
     if "pggan" in name.lower():
         which += ", a progressively grown GAN [karras2018]"
     elif name == "demo" or "dcgan" in name.lower():
@@ -230,7 +234,12 @@ def _with_references(paragraphs: list[str]) -> str:
 
     text = re.sub(r"\[((?:[a-z]+\d{4}(?:, )?)+)\]", name, text)
     listed = sorted((references[key] for key in cited), key=str.casefold)
+    text = text.replace(_BRACKET, "[")
     return text + "\n\n## References\n\n" + "\n".join(f"- {entry}" for entry in listed) + "\n"
+
+
+def _verbatim(name: str) -> str:
+    return name.replace("[", _BRACKET)
 
 
 def _short(reference: str) -> str:

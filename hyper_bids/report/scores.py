@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hyper_bids.errors import counted
 from hyper_bids.report.spec import specification
 
 KEY = ("method", "metric", "variant")
@@ -89,18 +90,28 @@ def score_view(table) -> dict:
                 f"{line['n']:.0f}" if _known(line["n"]) else "",
             ]
         )
-    absent = wide[wide["value"].isna()]
     texts = specification()["metrics"]
     return {
         "columns": columns,
         "rows": rows,
-        "absent": list(dict.fromkeys(label(metric, "n/a") for metric in absent["metric"])),
+        "absent": _absent(wide),
         "explained": [
             (texts[metric]["label"], texts[metric]["text"])
             for metric in dict.fromkeys(known["metric"])
             if metric in texts
         ],
     }
+
+
+def _absent(wide) -> list[str]:
+    """Return the names of scores without a value; their forms, where others have one."""
+    partly = set(wide.loc[wide["value"].notna(), "metric"])
+    absent = wide[wide["value"].isna()]
+    names = [
+        label(metric, variant if metric in partly else "n/a")
+        for metric, variant in zip(absent["metric"], absent["variant"], strict=True)
+    ]
+    return list(dict.fromkeys(names))
 
 
 def participants_view(table) -> dict:
@@ -131,7 +142,7 @@ def participants_view(table) -> dict:
 def summary(level: str, table) -> str:
     """Say in one sentence how well it went, and against what."""
     wide = beside_controls(table)
-    said = []
+    said, counts = [], []
     for metric, variant, text in (
         ("two_way_identification", "latents", "Two-way identification {value}"),
         ("latent_correlation", "n/a", "latent correlation {value}"),
@@ -146,16 +157,26 @@ def summary(level: str, table) -> str:
             if _known(line[name]):
                 against.insert(0, f"{word} {_number(line[name])}")
                 break
-        said.append(text.format(value=_number(line["value"])) + f" ({', '.join(against)})")
+        brackets = f" ({', '.join(against)})" if against else ""
+        said.append(text.format(value=_number(line["value"])) + brackets)
+        counts.append(_over(level, line["n"]))
     if not said:
         return ""
-    n = wide["n"].max()
-    unit = "test stimuli" if level == "participant" else "participants"
-    if level == "group" and n == 1:
-        unit = "participant"
-    over = f" Over {n:.0f} {unit}." if _known(n) else ""
+    if len(set(counts)) > 1:
+        said = [f"{one}{over}" for one, over in zip(said, counts, strict=True)]
     text = "; ".join(said)
+    over = f" {counts[0].strip().capitalize()}." if len(set(counts)) == 1 and counts[0] else ""
     return text[0].upper() + text[1:] + "." + over
+
+
+def _over(level: str, n: float) -> str:
+    if not _known(n):
+        return ""
+    one, many = {
+        "participant": ("test stimulus", "test stimuli"),
+        "group": ("participant", "participants"),
+    }[level]
+    return f" over {counted(int(n), one, many)}"
 
 
 def label(metric: str, variant: str = "n/a") -> str:
