@@ -461,6 +461,12 @@ def test_an_onset_of_na_and_a_negative_duration_are_refused(root):
     assert sort_events(root, rows(*PAIR, duration=0)).trials["duration"].tolist() == [0, 0]
 
 
+def test_a_duration_of_na_is_an_impulse_and_is_told(root, caplog):
+    events = rows(*PAIR, {"stim_id": "n/a", "duration": "n/a"})
+    assert sort_events(root, events).nuisance["duration"].tolist() == [0]
+    assert "line 4, column duration: n/a" in caplog.text
+
+
 @pytest.mark.parametrize("split", ["train", "n/a"])
 def test_no_event_may_start_at_or_past_the_end_of_its_scan(root, split):
     late = rows(*PAIR, {"stim_id": A, "split": split, "onset": N_VOLUMES * T_R})

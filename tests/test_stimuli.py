@@ -182,6 +182,7 @@ def test_one_key_is_enough_and_the_latent_file_is_latents_npy_if_not_named(root,
     rows = [{key: name, "latent_row": index} for index, name in enumerate(NAMES)]
     write_tsv(root / "stimuli" / "latents.tsv", rows)
     (root / "stimuli" / "latents.json").unlink()
+    (root / "stimuli" / "stim-a_image.png").write_bytes(b"0")  # a name of BEP044 only
     stimuli = read_stimuli(root)
     other = "stim_file" if key == "stim_id" else "stim_id"
     assert stimuli.table[key].tolist() == NAMES

@@ -52,8 +52,8 @@ def read_events(path: Path | str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``onset`` and ``duration`` (float, seconds), ``line`` (in the file, the header being 1), and
-        all other columns as text.
+        ``onset`` and ``duration`` (float, seconds; a duration of n/a is 0, an impulse), ``line``
+        (in the file, the header being 1), and all other columns as text.
 
     Raises
     ------
@@ -63,6 +63,13 @@ def read_events(path: Path | str) -> pd.DataFrame:
     """
     path = Path(path)
     table = read_table(path, required=("onset", "duration"))
+    unknown = table["duration"] == "n/a"
+    if unknown.any():
+        LOG.warning(
+            "%s, line %d, column duration: n/a is taken as 0 s, an impulse (%d times).",
+            path, table.loc[unknown, LINE].iloc[0], unknown.sum(),
+        )  # fmt: skip
+        table.loc[unknown, "duration"] = "0"
     for column in ("onset", "duration"):
         table[column] = [
             number(path, line, column, text)

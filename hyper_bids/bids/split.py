@@ -63,8 +63,8 @@ def choose_rule(rows: pd.DataFrame, settings: InputSettings) -> str:
             "or n/a), events whose trial_type is train or test, --test-run-id LABEL, or "
             "--test-repeated (stimuli shown in more than one run test)."
         )
-    if flags:
-        LOG.warning("%s is not used: the events say which trials test (%s).", flags[0], rule)
+    for flag in flags:
+        LOG.warning("%s is not used: the events say which trials test (%s).", flag, rule)
     return rule
 
 

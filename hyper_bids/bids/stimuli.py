@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tokenize import TokenError
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
-from hyper_bids.bids.tables import LINE, MISSING, read_json, read_table
+from hyper_bids.bids.tables import LINE, MISSING, absent, read_json, read_table
 from hyper_bids.errors import InputError, listing
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def read_stimuli(bids_dir: Path | str) -> Stimuli:
         If neither is there, or a row is wrong: the message names file, line and column.
     """
     folder = Path(bids_dir).absolute() / "stimuli"
-    source = next((name for name in (LATENTS, BEP044) if (folder / name).is_file()), None)
+    source = next((name for name in (LATENTS, BEP044) if _is_there(folder / name)), None)
     if source is None:
         raise InputError(
             f"{folder}: neither {LATENTS} nor {BEP044} is there, so the latents of the stimuli are "
@@ -76,7 +78,7 @@ def read_stimuli(bids_dir: Path | str) -> Stimuli:
     ]
     _check_rows(path, table)
     sidecars = [folder / name for name in ("latents.json", f"{path.stem}.json")]
-    meta = next((read_json(file) for file in sidecars if file.is_file()), {})
+    meta = next((read_json(file) for file in sidecars if _is_there(file)), {})
     return Stimuli(
         table[["stim_id", "stim_file", "latent_row", "latent_file", LINE]], meta, folder, source
     )
@@ -131,10 +133,15 @@ def load_latents(stimuli: Stimuli, trials: Trials) -> np.ndarray:
     return latents
 
 
+def _is_there(path: Path) -> bool:
+    # A link to content that was not fetched counts: reading it says so.
+    return path.is_file() or path.is_symlink()
+
+
 def _row_number(path: Path, line: int, text: str) -> int:
     if text in MISSING:
         return NO_ROW
-    if not re.fullmatch("[0-9]+", text):
+    if not re.fullmatch("[0-9]{1,18}", text):
         raise InputError(
             f"{path}, line {line}, column latent_row: {text!r} is not a row number; write a whole "
             f"number from 0, or n/a where the latents are unknown."
@@ -176,12 +183,11 @@ def _open(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        linked = "a link to content that is not here; get it (datalad get)"
-        raise InputError(f"{path}: {linked if path.is_symlink() else 'no such file'}.") from None
-    except (OSError, ValueError, EOFError) as error:
+        raise absent(path) from None
+    except (OSError, ValueError, EOFError, TypeError, TokenError, BadZipFile) as error:
         raise InputError(
-            f"{path}: cannot be read as a .npy array of numbers ({error}); write it with "
-            f"numpy.save."
+            f"{path}: cannot be read as a .npy array of numbers "
+            f"({' '.join(str(error).split())}); write it with numpy.save."
         ) from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"

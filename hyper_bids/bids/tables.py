@@ -90,6 +90,8 @@ def read_json(path: Path) -> dict:
     """Read a JSON object, or raise InputError naming the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise absent(path) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError as error:
@@ -97,6 +99,12 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise InputError(f"{path}: a JSON object {{...}} is wanted; it is something else.")
     return content
+
+
+def absent(path: Path) -> InputError:
+    """Return the error of a file that is not there, or a link to content that was not fetched."""
+    linked = "a link to content that is not here; get it (datalad get)"
+    return InputError(f"{path}: {linked if path.is_symlink() else 'no such file'}.")
 
 
 def close(name: str, known: Iterable[str]) -> str:
@@ -110,8 +118,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        linked = "a link to content that is not here; get it (datalad get)"
-        raise InputError(f"{path}: {linked if path.is_symlink() else 'no such file'}.") from None
+        raise absent(path) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
