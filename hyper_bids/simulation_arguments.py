@@ -67,7 +67,11 @@ def parse_simulation(argv: list[str], prog: str) -> tuple[str, SimulationSetting
     parser.add_argument(
         "--shape", nargs=3, type=one_or_more, metavar=("X", "Y", "Z"), help="voxels of a volume"
     )
-    parser.add_argument("--generator", choices=("demo", "none"), help="demo or none (no images)")
+    parser.add_argument(
+        "--generator",
+        metavar="{demo,none,FILE}",
+        help="image model that makes the stimuli: the demo's, none (latents only), or weights",
+    )
     parser.add_argument(
         "--with-derivatives",
         action="store_true",
