@@ -216,6 +216,18 @@ def test_ridge_holds_the_memory_that_it_states(shape, n_folds, rng, monkeypatch)
     assert peak < 1.05 * stated + 8 * 2**17
 
 
+def test_ols_of_trials_that_were_centred_run_by_run_is_not_ruled_by_rounding(rng):
+    run = np.repeat(np.arange(4), 10)
+    betas = rng.standard_normal((40, 90))
+    for label in range(4):
+        betas[run == label] -= betas[run == label].mean(axis=0)
+    latents = rng.standard_normal((40, 3))
+    exact = np.linalg.pinv(betas, rcond=1e-10) @ (latents - latents.mean(axis=0))
+    decoder = decode.fit("ols", betas.astype(np.float32), latents.astype(np.float32), rng)
+    assert decoder.report["rank"] == 40 - 4
+    np.testing.assert_allclose(decoder.weights, exact, atol=1e-5)
+
+
 def test_ols_is_scikit_learn_s_least_squares_of_smallest_norm(data, rng):
     betas, latents = data
     betas[3] = betas[4]

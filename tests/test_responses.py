@@ -1,4 +1,4 @@
-"""The first stage of a participant's job: one run in memory at a time, and masks that go together."""
+"""The first stage of a participant's job: one run in memory at a time, masks that go together."""
 
 import tracemalloc
 from dataclasses import asdict
