@@ -210,6 +210,14 @@ def test_a_trial_within_the_dropped_volumes(tree, refused):
     refused(tree, "--dummy-scans", "2", status=65, words=[EVENTS, "line 2", "--dummy-scans"])
 
 
+@pytest.mark.parametrize(("cv", "status"), [("13", 64), ("runs", 65)])
+def test_folds_that_the_training_trials_do_not_fill(tmp_path, refused, cv, status):
+    tree = bids_tree.make_dataset(
+        tmp_path / "ds", ("01",), runs=("01", "02"), trials_per_run=10, n_volumes=50, key="stim_id"
+    )
+    refused(tree, "--cv", cv, status=status, words=[f"--cv {cv}", "training trials"])
+
+
 def test_one_test_stimulus_only(tree, refused):
     bids_tree.edit_tsv(
         events(tree, "03"),

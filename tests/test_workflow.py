@@ -172,3 +172,18 @@ def test_the_run_s_record_is_a_configuration_that_runs_the_same(dataset, tmp_pat
     assert app.run(dataset, tmp_path / "again", "--config-file", record) == 0
     pattern = "sub-01/func/*"
     assert app.contents(tmp_path / "again", pattern) == app.contents(out, pattern)
+
+
+def test_a_run_without_trials_is_left_out_and_told(dataset, tmp_path, said):
+    out = tmp_path / "out"
+    flags = ("--participant-label", "01")
+    for name in ("bold.nii.gz", "events.tsv"):
+        there = dataset / "sub-01" / "func" / f"sub-01_task-faces_run-04_{name}"
+        shutil.copy(there, str(there).replace("run-04", "run-05"))
+    path = dataset / "sub-01" / "func" / "sub-01_task-faces_run-05_events.tsv"
+    path.write_text(path.read_text("utf-8").replace("\ttrain", "\tn/a"), "utf-8")
+    assert app.run(dataset, out, *flags) == 0
+    assert any("run-05_bold.nii.gz" in text and "left out" in text for text in said.messages)
+    assert app.run(dataset, tmp_path / "four", *flags, "--run-id", "1", "2", "3", "4") == 0
+    pattern = "sub-01/func/*_latents.npy"
+    assert app.contents(out, pattern) == app.contents(tmp_path / "four", pattern)

@@ -13,6 +13,7 @@ from hyper_bids.bids import confounds, events, inputs
 from hyper_bids.config import Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.participant import images
+from hyper_bids.participant.decoding import cv_folds
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -67,6 +68,12 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
     runs = inputs.find_runs(bids_dir, participant, settings.inputs)
     stimuli = events.read_stimuli(bids_dir)
     trials = events.trial_tables(runs, stimuli, settings.inputs)
+    showing = set(trials.trials["run_index"])
+    if len(showing) < len(runs):
+        empty = [run.bold.name for index, run in enumerate(runs) if index not in showing]
+        LOG.warning("Without trials, and so left out: %s.", listing(empty))
+        runs = [run for index, run in enumerate(runs) if index in showing]
+        trials = events.trial_tables(runs, stimuli, settings.inputs)
     latents = events.load_latents(stimuli, trials)
     _check_design(runs, trials, settings)
     _check_decoder_mask(runs[0], settings.voxels)
@@ -160,6 +167,9 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
                 f"{run.events.name}, line {early['line'].iloc[0]}, column onset: the trial starts "
                 f"within the {betas.dummy_scans} dropped volumes. Lower --dummy-scans."
             )
+    if settings.decoder.decoder == "ridge":
+        train = trials.trials["split"] == "train"
+        cv_folds(settings.decoder.cv, trials.trials["run_index"][train], np.random.default_rng(0))
     test = trials.trials[trials.trials["split"] == "test"]["stim_id"].nunique()
     if test < 2:
         raise InputError(
