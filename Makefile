@@ -30,9 +30,9 @@ $(BIN)/python:
 	{ echo "No virtual environment could be made; on Debian and Ubuntu, install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt version | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt version | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	@touch $@ $(VENV)/.installed

@@ -10,6 +10,7 @@ from hyper_bids.config import Settings, from_toml, with_values
 from hyper_bids.converters import (
     Extend,
     Parser,
+    above_zero,
     cross_validation,
     device,
     fraction,
@@ -178,7 +179,7 @@ def _add_decoding(group) -> None:
     )
     for flag, convert, text in (
         ("--epochs", one_or_more, "passes over the training trials (1500)"),
-        ("--learning-rate", positive, "of Adam (1e-5)"),
+        ("--learning-rate", above_zero, "of Adam (1e-5)"),
         ("--weight-decay", positive, "of Adam, added to the gradient (0.01)"),
         ("--decoder-batch", one_or_more, "trials a step (30)"),
     ):

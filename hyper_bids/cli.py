@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def main(argv: list[str]) -> int:
         status, message = 130, "Interrupted. Finished stages are kept in the work folder."
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
+    except BrokenPipeError:  # as in `hyper_bids ... --dry-run | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status, message = 0, "What was printed is cut short: its reader went away."
     except Exception as error:
         LOG.debug("traceback", exc_info=True)
         status = HyperBidsError.exit_status
@@ -84,7 +88,7 @@ def bids_app(argv: list[str]) -> None:
         resources.limit_threads(settings.resources.omp_nthreads or 1)
         from hyper_bids.group import group_level
 
-        group_level(settings)
+        group_level(settings, dry_run=bool(call["dry_run"]))
     else:
         participant_level(settings, call)
 

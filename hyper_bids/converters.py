@@ -96,6 +96,14 @@ def positive(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """Convert a number above zero."""
+    value = positive(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
 def words(text: str) -> tuple[str, ...]:
     """Convert a word, or several joined by commas."""
     return _some(text, [word for word in text.split(",") if word])

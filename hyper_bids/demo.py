@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
-from hyper_bids.converters import Parser
+from hyper_bids.converters import Parser, with_hyphens
 from hyper_bids.errors import OutputError
 
 LOG = logging.getLogger("hyper_bids")
@@ -31,6 +31,8 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     )
     parser.add_argument("out", help="folder for the dataset and the results")
     given, more = parser.parse_known_args(argv)
+    if "--dry-run" in with_hyphens(more):
+        parser.error("the demo has no --dry-run")
     from hyper_bids.simulate.dataset import simulate
 
     out = Path(given.out)

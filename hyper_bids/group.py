@@ -61,8 +61,10 @@ class Scores:
     simulated: bool
 
 
-def group_level(settings: Settings) -> None:
-    """Write the group's tables, figure and page from what the participants' jobs left.
+def group_level(settings: Settings, dry_run: bool = False) -> None:
+    """Write the group's tables, figures and page from what the participants' jobs left.
+
+    With ``dry_run``, say in the log which tables would be read, and write nothing.
 
     Raises
     ------
@@ -78,9 +80,10 @@ def group_level(settings: Settings) -> None:
     absent = [label for label in wanted if label not in found]
     if not found or absent:
         whose = listing("sub-" + label for label in absent) if absent else "any participant"
+        there = listing("sub-" + label for label in found)
+        rest = f"; there are those of {there}" if found else ""
         raise UsageError(
-            f"{output_dir}: no scores of {whose}; there are those of "
-            f"{listing('sub-' + label for label in found)}. Run the participant level first."
+            f"{output_dir}: no scores of {whose}{rest}. Run the participant level first."
         )
     missing = (
         missing_participants(output_dir, wanted) if not settings.inputs.participant_label else []
@@ -89,6 +92,11 @@ def group_level(settings: Settings) -> None:
         LOG.warning(
             "Without scores, and so not in the group: %s", listing("sub-" + m for m in missing)
         )
+    if dry_run:
+        for label in wanted:
+            LOG.info("sub-%s: %s", label, found[label])
+        LOG.info("Dry run: nothing was computed or written.")
+        return
     members = [read_scores(label, found[label]) for label in wanted]
     metrics = pd.concat(
         [m.table.assign(participant=m.participant) for m in members], ignore_index=True

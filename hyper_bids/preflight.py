@@ -15,7 +15,7 @@ from hyper_bids import __version__
 from hyper_bids.bids import inputs, outputs
 from hyper_bids.config import Settings, to_toml
 from hyper_bids.device import resolve_device
-from hyper_bids.errors import HyperBidsError, InputError, listing
+from hyper_bids.errors import HyperBidsError, InputError, counted, listing
 from hyper_bids.participant.plan import Plan, describe, make_plan
 
 __all__ = ["check", "describe", "validate", "write_root"]
@@ -103,9 +103,11 @@ def validate(bids_dir: Path) -> None:
         return
     errors = [issue for issue in issues if issue.get("severity") == "error"]
     if errors:
-        found = [f"{e.get('code')} at {e.get('location', '?')}" for e in errors]
+        keys = ("code", "subCode", "location")
+        found = dict.fromkeys(" ".join(str(e[k]) for k in keys if e.get(k)) for e in errors)
         raise InputError(
-            f"{bids_dir}: the BIDS validator finds {len(errors)} errors: {listing(found, 3)}. "
-            f"Mend them (bids-validator-deno {bids_dir}), or use --skip-bids-validation."
+            f"{bids_dir}: the BIDS validator finds {counted(len(errors), 'error')}: "
+            f"{listing(found, 3)}. See bids-validator-deno {bids_dir} and mend them, or use "
+            f"--skip-bids-validation."
         )
     LOG.info("The BIDS validator finds no errors.")

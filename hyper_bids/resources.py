@@ -39,6 +39,8 @@ def with_resources(settings: Settings, n_jobs: int) -> Settings:
     if threads is None:
         stated = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(stated) if stated.isdecimal() and int(stated) else None
+        if settings.resources.use_plugin == "linear":
+            n_jobs = 1
         threads = min(threads or max(1, nprocs // max(n_jobs, 1)), nprocs)
     if threads > nprocs:
         raise UsageError(
@@ -110,6 +112,9 @@ def configure_nipype(folder: Path, verbose: int) -> None:
 
     nipype reads its settings when it is imported; in worker processes nothing else reaches it.
     """
+    # It loads numpy, which must not happen before threads are limited.
+    from hyper_bids.bids.atomic import write_if_changed
+
     level = {0: "CRITICAL", 1: "INFO"}.get(verbose, "DEBUG")
     settings = {
         "logging": {f"{part}_level": level for part in ("workflow", "utils", "interface")}
@@ -129,7 +134,8 @@ def configure_nipype(folder: Path, verbose: int) -> None:
     lines = []
     for section, values in settings.items():
         lines += [f"[{section}]", *(f"{name} = {value}" for name, value in values.items())]
-    place = folder / "nipype" / str(os.getpid())
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "nipype.cfg").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text = "\n".join(lines) + "\n"
+    # Jobs with the same settings share a file, which has the same bytes from each of them.
+    place = folder / "nipype" / hashlib.sha256(text.encode()).hexdigest()[:10]
+    write_if_changed(place / "nipype.cfg", text)
     os.environ |= {"NIPYPE_CONFIG_DIR": str(place), "NIPYPE_NO_ET": "1", "NO_ET": "1"}

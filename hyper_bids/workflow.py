@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,9 @@ from hyper_bids.participant.plan import Plan
 LOG = logging.getLogger("hyper_bids")
 
 _NAME = "participants"
+
+# nipype takes an interruption for a failure of one stage, and goes on with the next.
+_INTERRUPTED = threading.Event()
 
 # Module and function of each stage, and the stages whose results it reads.
 _ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -68,6 +72,15 @@ class Stage(BaseInterface):
     output_spec = StageOutputSpec
 
     def _run_interface(self, runtime):
+        if _INTERRUPTED.is_set():
+            raise KeyboardInterrupt
+        try:
+            return self._compute(runtime)
+        except KeyboardInterrupt:
+            _INTERRUPTED.set()
+            raise
+
+    def _compute(self, runtime):
         module, function, upstream = _ROOMS[self.inputs.stage]
         running = json.loads(self.inputs.running)
         log.start(running["log_level"])  # a worker process starts without
@@ -128,6 +141,10 @@ def run_participants(plans: list[Plan], settings, running: dict, logs: dict[str,
         Who is done, and who failed with the reason.
     """
     work = Path(running["work_dir"])
+    _INTERRUPTED.clear()
+    # A graph keeps the configuration that it is made with.
+    stop = str(settings.resources.stop_on_first_crash).lower()
+    nipype_config.set("execution", "stop_on_first_crash", stop)
     workflow = engine.Workflow(_NAME, base_dir=str(work))
     members = {}
     for plan in plans:
@@ -188,8 +205,6 @@ def _run(workflow, settings, running: dict) -> str | None:
             # A forked process must not use threads or CUDA after its parent did.
             "mp_context": "spawn",
         }
-    stop = str(settings.resources.stop_on_first_crash).lower()
-    nipype_config.set("execution", "stop_on_first_crash", stop)
     plugin = {"linear": "Linear", "multiproc": "MultiProc"}[running["plugin"]]
     try:
         workflow.run(plugin=plugin, plugin_args=arguments)
@@ -198,6 +213,9 @@ def _run(workflow, settings, running: dict) -> str | None:
     except Exception as error:
         LOG.debug("nipype: %s", error)
         return f"{type(error).__name__}: {error}"
+    finally:
+        if _INTERRUPTED.is_set():
+            raise KeyboardInterrupt
     return None
 
 

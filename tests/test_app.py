@@ -254,7 +254,11 @@ def test_preprocessed_data_with_masks_and_confounds_decode_too(dataset, tmp_path
     flags = ["--participant-label", "01", "-d", f"prep={derivatives}", "--generator", "none"]
     assert app.run(dataset, tmp_path / "out", *flags, "--n-voxels", N_VOXELS) == 0
     sidecar = app.sidecar(tmp_path / "out", "_space-MNI152NLin2009cAsym_desc-trials_statmap.json")
-    assert all(s.startswith("bids:prep:sub-01/func/") for s in sidecar["Sources"])
+    kinds = {source.split(":")[1] + ":" + source.split("_")[-1] for source in sidecar["Sources"]}
+    assert kinds == {
+        "prep:bold.nii.gz", "raw:events.tsv", "prep:mask.nii.gz", "prep:timeseries.tsv",
+    }  # fmt: skip
+    assert app.find(tmp_path / "out", "_space-MNI152NLin2009cAsym_desc-summary_metrics.tsv")
     description = json.loads((tmp_path / "out" / "dataset_description.json").read_text("utf-8"))
     assert set(description["DatasetLinks"]) == {"raw", "prep"}
     assert app.scores(tmp_path / "out", "latent_correlation")["score"] > 0.5

@@ -223,10 +223,10 @@ def test_trials_that_cannot_be_told_apart_are_named(rng, design):
     bold, _ = make_bold(rng, trials)
     same = trials.copy()
     same[:, 11] = same[:, 4]
-    with pytest.raises(ValueError, match=r"each other .*: 4, 11 \(counted from 0\)"):
+    with pytest.raises(ValueError, match=r"each other.*: trials 4, 11 \(counted from 0\)"):
         estimate_betas(bold, same, nuisance)
     explained = np.hstack([nuisance, trials[:, [6]]])
-    with pytest.raises(ValueError, match=r"confounds .*: 6 \(counted from 0\)"):
+    with pytest.raises(ValueError, match=r"confounds .*: trials 6 \(counted from 0\)"):
         estimate_betas(bold, trials, explained)
 
 
@@ -238,7 +238,7 @@ def test_trial_outside_the_run_is_named(rng, design):
     # The foot of a response that the scan cuts off: a beta would be noise a thousandfold.
     late[:, 3] = 0
     late[-1, 3] = 1e-3
-    with pytest.raises(ValueError, match=r"no response .*: 3, 19 \(counted from 0\)"):
+    with pytest.raises(ValueError, match=r"no response .*: trials 3, 19 \(counted from 0\)"):
         estimate_betas(bold, late, nuisance)
 
 

@@ -1,11 +1,14 @@
 """The command line: what it loads, how it ends, and what it says last."""
 
+import json
+import os
 import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+import bids_tree
 import pytest
 
 from hyper_bids import __version__, cli
@@ -30,6 +33,30 @@ def test_help_and_version_load_no_heavy_library(argv):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "LOADED [] 0"
+
+
+def test_threads_are_limited_before_a_numerical_library_is_loaded(tmp_path):
+    root = bids_tree.make_dataset(tmp_path / "ds", participants=("01",), key="stim_id")
+    argv = [str(root), "out", "participant", "--dry-run", "--nprocs", "2", "--omp-nthreads", "1"]
+    code = (
+        "import json\n"
+        "from threadpoolctl import threadpool_info\n"
+        "from hyper_bids.cli import main\n"
+        f"status = main({argv!r})\n"
+        "print(json.dumps([pool['num_threads'] for pool in threadpool_info()]), status)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    pools, status = result.stdout.splitlines()[-1].rsplit(" ", 1)
+    assert status == "0"
+    assert set(json.loads(pools)) == {1}
 
 
 def test_version_is_that_of_the_file_and_of_the_installed_package(capsys):

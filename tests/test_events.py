@@ -60,7 +60,7 @@ def write_run(root, events, label="1", session=None):
     entities = {"session": session, "task": "faces", "run": label}
     return Run(
         bold=Path(f"{stem}_bold.nii.gz"), events=path, mask=None, confounds=None, t_r=T_R,
-        n_volumes=N_VOLUMES, shape=(4, 5, 3), uri="", events_uri="",
+        n_volumes=N_VOLUMES, shape=(4, 5, 3), sources=(),
         entities={key: value for key, value in entities.items() if value},
     )  # fmt: skip
 
@@ -298,7 +298,7 @@ def test_stimuli_shown_without_a_set_become_nuisance_events_and_are_counted_in_t
 
 def test_a_stimulus_in_both_sets_is_refused_with_both_places(root):
     runs = rows(A, B, C, split="train"), rows(D, A, split="test")
-    words = [A, f"train: {root}", f"{FIRST}, line 2", "run-2_events.tsv, line 3", "1 stimuli"]
+    words = [A, f"train: {root}", f"{FIRST}, line 2", "run-2_events.tsv, line 3", "1 stimulus,"]
     message = refused(InputError, root, *runs, words=[*words, "--allow-shared-stimuli"])
     assert B not in message
 

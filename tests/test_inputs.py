@@ -118,8 +118,8 @@ def test_runs_have_the_files_shape_and_timing_of_the_dataset_in_order(tmp_path):
     first = runs[0]
     assert first.bold == Path(f"{stem_of(root, '01', 'a', '2')}_bold.nii.gz")
     assert first.events == Path(f"{stem_of(root, '01', 'a', '2')}_events.tsv")
-    assert first.uri == "bids:raw:sub-01/ses-a/func/sub-01_ses-a_task-faces_run-2_bold.nii.gz"
-    assert first.events_uri == first.uri.replace("bold.nii.gz", "events.tsv")
+    bold = "bids:raw:sub-01/ses-a/func/sub-01_ses-a_task-faces_run-2_bold.nii.gz"
+    assert first.sources == (bold, bold.replace("bold.nii.gz", "events.tsv"))
     assert (first.mask, first.confounds) == (None, None)
     assert (first.shape, first.n_volumes, first.t_r) == ((3, 4, 2), 50, 1.25)
     assert first.entities == {"session": "a", "task": "faces", "run": "2"}
@@ -314,7 +314,13 @@ def test_preprocessed_bold_comes_with_mask_and_confounds_and_events_of_the_raw_d
     assert run.mask == folder / f"{stem}_desc-brain_mask.nii.gz"
     assert run.confounds.name == "sub-01_task-faces_run-02_desc-confounds_timeseries.tsv"
     assert run.events == Path(f"{stem_of(tree, '01', None, '02')}_events.tsv")
-    assert run.uri == f"bids:{name}:{stem}_desc-preproc_bold.nii.gz"
+    plain = "sub-01/func/sub-01_task-faces_run-02"
+    assert run.sources == (
+        f"bids:{name}:{stem}_desc-preproc_bold.nii.gz",
+        f"bids:raw:{plain}_events.tsv",
+        f"bids:{name}:{stem}_desc-brain_mask.nii.gz",
+        f"bids:{name}:{plain}_desc-confounds_timeseries.tsv",
+    )
     assert run.entities["space"] == SPACE
 
 

@@ -102,8 +102,12 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
             {"subject": "01", "desc": "ridge"},
             "sub-01/func/sub-01_desc-ridge_decoder.npz",
         ),
-        ("summary_metrics", ENTITIES, "sub-01/func/sub-01_task-faces_desc-summary_metrics.tsv"),
-        ("null_metrics", ENTITIES, "sub-01/func/sub-01_task-faces_desc-null_metrics.npy"),
+        (
+            "summary_metrics",
+            ENTITIES,
+            "sub-01/func/sub-01_task-faces_space-T1w_desc-summary_metrics.tsv",
+        ),
+        ("null_metrics", ENTITIES, "sub-01/func/sub-01_task-faces_space-T1w_desc-null_metrics.npy"),
     ],
 )
 def test_names_are_those_of_the_layout(key, entities, expected):
@@ -219,9 +223,10 @@ def test_manifest_holds_the_checksum_of_every_file_and_its_digest_depends_on_the
     assert digests[0] == digests[1] != digests[2]
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
     files = {n for n in listing(tmp_path / "a") if n != "manifest.json"}
-    assert set(manifest) == files
+    assert set(manifest["files"]) == files
     assert "internal/z.npy" in files
-    for name, digest in manifest.items():
+    assert set(manifest["figures"].values()) == {name for name in files if "/figures/" in name}
+    for name, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest() == digest
 
 
@@ -256,7 +261,7 @@ def test_publishing_merges_and_leaves_unchanged_files_untouched(tmp_path, rng):
     assert set(after) == set(before)
     changed = {n for n in after if after[n] != before[n]}
     assert changed == {
-        f"sub-01/func/sub-01_task-faces_desc-summary_metrics.{e}" for e in ("tsv", "json")
+        f"sub-01/func/sub-01_task-faces_space-T1w_desc-summary_metrics.{e}" for e in ("tsv", "json")
     }
     assert (out / "sub-01" / "notes.txt").read_text() == "mine"
 
@@ -273,7 +278,7 @@ def test_published_files_are_copies_with_ordinary_rights(tmp_path, rng):
 
 
 def test_failing_copy_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    name = "sub-01/func/sub-01_task-faces_desc-summary_metrics.tsv"
+    name = "sub-01/func/sub-01_task-faces_space-T1w_desc-summary_metrics.tsv"
     for folder, value in (("old", 1), ("new", 2)):
         fragment = outputs.Fragment(tmp_path / folder, ENTITIES, PROVENANCE)
         fragment.table("summary_metrics", pd.DataFrame({"value": [value]}), {"value": "Score"})

@@ -320,13 +320,15 @@ def test_the_settings_are_read_back_whatever_the_folder_is_called(tmp_path, name
     assert found["execution"]["crashdump_dir"] == str(tmp_path / name)
 
 
-def test_two_processes_do_not_write_one_file_of_settings(tmp_path, monkeypatch):
-    places = set()
-    for number in (11, 12):
-        monkeypatch.setattr(os, "getpid", lambda number=number: number)
-        resources.configure_nipype(tmp_path, 0)
-        places.add(os.environ["NIPYPE_CONFIG_DIR"])
-    assert len(places) == 2
+def test_processes_of_equal_settings_share_a_file_that_none_writes_again(tmp_path):
+    states = []
+    for verbose in (0, 0, 2):
+        resources.configure_nipype(tmp_path, verbose)
+        path = Path(os.environ["NIPYPE_CONFIG_DIR"]) / "nipype.cfg"
+        states.append((path, path.stat().st_mtime_ns, path.stat().st_ino))
+    assert states[0] == states[1]
+    assert states[2][0] != states[0][0]
+    assert len(list((tmp_path / "nipype").rglob("*.cfg"))) == 2
 
 
 def test_a_fresh_process_with_nipype_has_these_settings_and_not_the_users_own(tmp_path):

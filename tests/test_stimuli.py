@@ -324,7 +324,7 @@ def test_a_row_past_the_end_is_refused_with_its_line_and_the_rows_there_are(root
     path = root / "events.tsv"
     shown = (("a", "train"), ("c", "test"))
     write_tsv(path, [{"onset": 1, "duration": 1, "stim_id": n, "split": s} for n, s in shown])
-    run = Run(path, path, None, None, 2.0, 9, (1, 1, 1), {}, "", "")
+    run = Run(path, path, None, None, 2.0, 9, (1, 1, 1), {}, ())
 
     def read():
         stimuli = read_stimuli(root)

@@ -41,7 +41,10 @@ _T_R_TOLERANCE = 1e-3  # seconds
 
 @dataclass(frozen=True)
 class Run:
-    """One run. ``t_r`` is in seconds; ``entities`` has the keys in the BOLD's name, but subject."""
+    """One run. ``t_r`` is in seconds; ``entities`` has the keys in the BOLD's name, but subject.
+
+    ``sources`` are the BIDS URIs of BOLD, events and, where they are there, mask and confounds.
+    """
 
     bold: Path
     events: Path
@@ -51,8 +54,7 @@ class Run:
     n_volumes: int
     shape: tuple[int, int, int]
     entities: dict[str, str]
-    uri: str
-    events_uri: str
+    sources: tuple[str, ...]
 
 
 def find_runs(bids_dir: Path | str, participant: str, settings: InputSettings) -> list[Run]:
@@ -205,8 +207,7 @@ def _run(
         n_volumes=header.n_volumes,
         shape=header.shape,
         entities={key: value for key, value in bold.entities.items() if key != "subject"},
-        uri=bold.uri,
-        events_uri=events.uri,
+        sources=tuple(file.uri for file in (bold, events, mask, confounds) if file),
     )
 
 
@@ -243,7 +244,7 @@ def _repetition_time(bold: BidsFile, header: volumes.Header, datasets: dict[str,
         return header.t_r
     if header.t_r is not None and abs(stated - header.t_r) > _T_R_TOLERANCE:
         raise InputError(
-            f"{bold.path}: RepetitionTime is {stated:g} s in the sidecars ({source}), but "
+            f"{bold.path}: RepetitionTime is {stated:g} s in the sidecars of {source.name}, but "
             f"{header.t_r:g} s in the header of the image. Mend the one that is wrong."
         )
     return stated

@@ -10,7 +10,7 @@ from hyper_bids.bids.dataset import clean_labels
 from hyper_bids.bids.filters import same_label
 from hyper_bids.bids.tables import MISSING
 from hyper_bids.config import InputSettings
-from hyper_bids.errors import InputError, UsageError, listing
+from hyper_bids.errors import InputError, UsageError, counted, listing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,9 +151,9 @@ def check_not_shared(trials: pd.DataFrame) -> None:
         where = " and ".join(f"{r['split']}: {r['path']}, line {r['line']}" for r in places)
         names = sorted(set(trials.loc[in_both.index, "stim_id"]))
         raise InputError(
-            f"{len(set(in_both))} stimuli are in both training and test, so the test would not be "
-            f"of unseen stimuli: {listing(names)} ({where}). Mend the split, or, if latents are "
-            f"categories, give --allow-shared-stimuli."
+            f"in both training and test, so that the test would not be of unseen stimuli: "
+            f"{counted(len(names), 'stimulus', 'stimuli')}, {listing(names)} ({where}). Mend the "
+            f"split, or, if latents are categories, give --allow-shared-stimuli."
         )
 
 

@@ -185,9 +185,10 @@ def _open(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise absent(path) from None
     except (OSError, ValueError, EOFError, TypeError, TokenError, BadZipFile) as error:
+        # numpy's advice, to allow pickles, is none for a file of numbers.
+        reason = "" if "pickle" in str(error) else f" ({' '.join(str(error).split())})"
         raise InputError(
-            f"{path}: cannot be read as a .npy array of numbers "
-            f"({' '.join(str(error).split())}); write it with numpy.save."
+            f"{path}: cannot be read as a .npy array of numbers{reason}; write it with numpy.save."
         ) from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fiu":
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"

@@ -20,6 +20,15 @@ _CANCELLED = 0.05
 _CONSTANT = 1e-6
 
 
+class DesignError(ValueError):
+    """A design whose trials cannot be estimated; ``trials`` has their indices within the run."""
+
+    def __init__(self, message: str, trials: np.ndarray):
+        super().__init__(f"{message}: trials {listing(trials)} (counted from 0)")
+        self.message = message
+        self.trials = [int(trial) for trial in trials]
+
+
 @dataclass(frozen=True, eq=False)
 class TrialBetas:
     """Responses of a run's trials and what tells how well they are known.
@@ -110,6 +119,18 @@ def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -
     return TrialBetas(betas, factors, residual_sd, dof, r_square, baseline)
 
 
+def check_design(trials: np.ndarray, nuisance: np.ndarray) -> None:
+    """Check, without the signal, that :func:`estimate_betas` can estimate each trial.
+
+    Raises
+    ------
+    ValueError
+        As :func:`estimate_betas`; DesignError where it is certain trials that cannot be estimated.
+    """
+    _check_shapes(trials, trials, nuisance)
+    _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
+
+
 def _check_shapes(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -> None:
     shapes = bold.shape, trials.shape, nuisance.shape
     if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
@@ -143,10 +164,7 @@ def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ..
     norms = np.linalg.norm(trials, axis=0)
     unseen = np.flatnonzero(norms <= _UNSEEN * norms.max())
     if unseen.size:
-        raise ValueError(
-            f"trials with no response within the run's volumes: {listing(unseen)} (counted from "
-            f"0). Check their onsets, or leave them out"
-        )
+        raise DesignError("trials that have no response within the run's volumes", unseen)
     scaled = trials / norms
     # Twice, since one pass leaves rounding errors of the size of what is taken off.
     for _ in range(2):
@@ -162,9 +180,9 @@ def _check_separable(scaled: np.ndarray) -> None:
     loadings = np.abs(vectors[:, values < _COLLINEAR])
     if loadings.size:
         involved = np.flatnonzero(loadings.max(axis=1) > 0.05)
-        raise ValueError(
-            f"trials that cannot be told from each other or from drift, confounds and other "
-            f"events: {listing(involved)} (counted from 0). Check for equal onsets"
+        raise DesignError(
+            "trials that cannot be told from each other, or from drift, confounds and other events",
+            involved,
         )
 
 

@@ -16,7 +16,7 @@ from hyper_bids.bids import events
 from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
 from hyper_bids.participant.plan import Plan
-from hyper_bids.participant.responses import TABLE_COLUMNS
+from hyper_bids.participant.responses import TABLE_COLUMNS, run_jobs
 from hyper_bids.report.methods import methods_text
 
 STAGES = ("responses", "decoding", "images", "scores")
@@ -34,7 +34,7 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
         "responses": {
             **_common(plan, "betas", settings, seed=None),
             "settings": to_dict(settings.betas),
-            "runs": _runs(plan),
+            "runs": run_jobs(plan.runs, trials, plan.trials.nuisance),
             "trials": _columns(trials, TABLE_COLUMNS),
         },
         "decoding": {
@@ -87,9 +87,9 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
 
 def _common(plan: Plan, stage: str, settings: Settings, seed: int | None, *more: str) -> dict:
     chosen = {name: to_dict(getattr(settings, name)) for name in (stage, *more)}
-    sources = [run.uri for run in plan.runs]
+    sources = [source for run in plan.runs for source in run.sources]
     if stage != "betas":
-        sources.append("bids:raw:stimuli/latents.tsv")
+        sources.append(f"bids:raw:stimuli/{plan.stimuli.source}")
     provenance = {
         "Sources": sources,
         "Settings": chosen,
@@ -99,32 +99,6 @@ def _common(plan: Plan, stage: str, settings: Settings, seed: int | None, *more:
     if seed is not None:
         provenance["RandomSeed"] = seed
     return {"entities": plan.entities, "provenance": provenance}
-
-
-def _runs(plan: Plan) -> list[dict]:
-    runs = []
-    for index, run in enumerate(plan.runs):
-        trials = plan.trials.trials[plan.trials.trials["run_index"] == index]
-        other = plan.trials.nuisance[plan.trials.nuisance["run_index"] == index]
-        runs.append(
-            {
-                "label": run.bold.name.removesuffix(".gz").removesuffix(".nii"),
-                "bold": str(run.bold),
-                "mask": str(run.mask) if run.mask else None,
-                "confounds": str(run.confounds) if run.confounds else None,
-                "t_r": run.t_r,
-                "n_volumes": run.n_volumes,
-                "trains": bool((trials["split"] == "train").any()),
-                "onsets": trials["onset"].tolist(),
-                "durations": trials["duration"].tolist(),
-                "nuisance": {
-                    "onsets": other["onset"].tolist(),
-                    "durations": other["duration"].tolist(),
-                    "kinds": other["trial_type"].tolist(),
-                },
-            }
-        )
-    return runs
 
 
 def _columns(frame, names) -> dict[str, list]:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids import volumes
-from hyper_bids.bids import confounds, events, inputs
+from hyper_bids.bids import events, inputs
 from hyper_bids.config import Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
+from hyper_bids.glm import betas as glm
 from hyper_bids.participant import images
 from hyper_bids.participant.decoding import cv_folds
+from hyper_bids.participant.responses import run_design, run_jobs
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -76,16 +78,17 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         trials = events.trial_tables(runs, stimuli, settings.inputs)
     latents = events.load_latents(stimuli, trials)
     _check_design(runs, trials, settings)
-    _check_decoder_mask(runs[0], settings.voxels)
+    _check_masks(runs, settings.voxels)
     generator, note = choose_generator(settings.images.generator, stimuli.meta, latents.shape[1])
     if generator is not None:
         test = trials.trials[trials.trials["split"] == "test"]
         images.check_shown(stimuli.folder, list(dict.fromkeys(test["stim_file"])))
     notes = [note] if note else []
-    if all(run.uri.startswith("bids:raw:") for run in runs):
+    if all(run.sources[0].startswith("bids:raw:") for run in runs):
         notes.append(
-            "The BOLD data are raw: the app computed a brain mask, and did no motion correction, "
-            "distortion correction or normalisation. Give preprocessed data with --derivatives."
+            "The BOLD data are raw: the app computed a brain mask, used no confounds, and did no "
+            "motion correction, distortion correction or normalisation. Give preprocessed data "
+            "with --derivatives."
         )
     if settings.inputs.allow_shared_stimuli:
         notes.append(
@@ -140,59 +143,68 @@ def choose_generator(wanted: str, meta: dict, n_latents: int) -> tuple[str | Non
 
 
 def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Settings) -> None:
-    betas = settings.betas
-    for index, run in enumerate(runs):
-        n_volumes = run.n_volumes - betas.dummy_scans
-        n_trials = int((trials.trials["run_index"] == index).sum())
-        n_confounds = 0
-        if run.confounds is not None:
-            n_confounds = confounds.read_confounds(run.confounds, betas.confounds, run.n_volumes)[
-                0
-            ].shape[1]
-        kinds = trials.nuisance[trials.nuisance["run_index"] == index]["trial_type"].nunique()
-        n_regressors = n_trials + betas.drift_order + 1 + n_confounds + kinds
-        if n_volumes <= n_regressors:
+    frame = trials.trials
+    jobs = run_jobs(runs, frame, trials.nuisance)
+    for index, (run, job) in enumerate(zip(runs, jobs, strict=True)):
+        lines = frame[frame["run_index"] == index]["line"].to_list()
+        dropped = settings.betas.dummy_scans * run.t_r
+        early = [line for line, onset in zip(lines, job["onsets"], strict=True) if onset < dropped]
+        if early:
             raise InputError(
-                f"{run.bold.name}: {n_volumes} volumes cannot carry {n_regressors} regressors "
-                f"({n_trials} trials, {betas.drift_order + 1} drift terms, {n_confounds} "
-                f"confounds, {kinds} kinds of other events). Take fewer confounds, or leave out "
-                f"the run."
+                f"{run.events}, line {early[0]}, column onset: the trial starts within the "
+                f"{settings.betas.dummy_scans} dropped volumes. Lower --dummy-scans."
             )
-        early = trials.trials[
-            (trials.trials["run_index"] == index)
-            & (trials.trials["onset"] < betas.dummy_scans * run.t_r)
-        ]
-        if len(early):
+        try:
+            glm.check_design(*run_design(job, settings.betas))
+        except glm.DesignError as error:
             raise InputError(
-                f"{run.events.name}, line {early['line'].iloc[0]}, column onset: the trial starts "
-                f"within the {betas.dummy_scans} dropped volumes. Lower --dummy-scans."
-            )
+                f"{run.events}, lines {listing(lines[trial] for trial in error.trials)}, column "
+                f"onset: {error.message}. Mend the onsets, or write split n/a."
+            ) from None
+        except ValueError as error:
+            raise InputError(f"{run.bold.name}: {error}.") from None
+    train = frame["split"] == "train"
     if settings.decoder.decoder == "ridge":
-        train = trials.trials["split"] == "train"
-        cv_folds(settings.decoder.cv, trials.trials["run_index"][train], np.random.default_rng(0))
-    test = trials.trials[trials.trials["split"] == "test"]["stim_id"].nunique()
-    if test < 2:
+        cv_folds(settings.decoder.cv, frame["run_index"][train], np.random.default_rng(0))
+    n_test = frame[~train]["stim_id"].nunique()
+    if n_test < 2:
         raise InputError(
-            f"the test trials show {test} stimulus; at least 2 are needed to tell them apart."
+            f"the test trials show {n_test} stimulus; at least 2 are needed to tell them apart."
         )
 
 
-def _check_decoder_mask(run: inputs.Run, settings: VoxelSettings) -> None:
+def _check_masks(runs: list[inputs.Run], settings: VoxelSettings) -> None:
+    """Check that brain masks and the user's mask share voxels, as far as no BOLD has to be read."""
+    masks = [volumes.read_mask(run.mask) for run in runs if run.mask]
+    brain = np.logical_and.reduce(masks) if masks else None
+    if brain is not None and not brain.any():
+        raise InputError(
+            f"{runs[0].mask} and the other masks: no voxel lies in all of them. Mend the masks, or "
+            f"leave runs out with --run-id."
+        )
     path, wanted = settings.decoder_mask, settings.mask_labels
     if path is None:
         return
-    mask, bold = volumes.read_header(path), volumes.read_header(run.bold)
+    mask, bold = volumes.read_header(path), volumes.read_header(runs[0].bold)
     if not volumes.same_grid(mask, bold):
+        what = "affine differs" if mask.shape == bold.shape else f"shape {mask.shape} differs"
         raise InputError(
-            f"--decoder-mask {path}: shape {mask.shape} and affine differ from those of "
-            f"{run.bold.name} {bold.shape}. Resample the mask to the BOLD's grid."
+            f"--decoder-mask {path}: its {what} from that of {runs[0].bold.name} {bold.shape}. "
+            f"Resample the mask to the BOLD's grid."
         )
-    labels = set(np.unique(volumes.read_labels(path)).tolist()) if wanted else set()
-    absent = [label for label in wanted if label not in labels]
+    labels = volumes.read_labels(path)
+    there = set(np.unique(labels[labels != 0]).tolist())
+    absent = [label for label in wanted if label not in there]
     if absent:
         raise UsageError(
             f"--mask-labels {listing(absent)}: not in {path}; it has labels "
-            f"{listing(sorted(labels - {0}))}."
+            f"{listing(sorted(there))}."
+        )
+    used = np.isin(labels, wanted) if wanted else labels > 0
+    if not (used & brain if brain is not None else used).any():
+        raise UsageError(
+            f"--decoder-mask {path}: none of its voxels above 0 lies in the brain masks. Give a "
+            f"mask of the brain's grid with whole numbers."
         )
 
 

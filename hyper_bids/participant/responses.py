@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hyper_bids import volumes
 from hyper_bids.bids.confounds import read_confounds
 from hyper_bids.bids.outputs import Fragment
-from hyper_bids.config import from_dict
+from hyper_bids.config import BetaSettings, from_dict
 from hyper_bids.errors import InputError
 from hyper_bids.glm import betas as glm
 from hyper_bids.glm import design
 
+if TYPE_CHECKING:
+    from hyper_bids.bids.inputs import Run
+
 LOG = logging.getLogger("hyper_bids")
+
+# Percent: half of a run's voxels with noise of half their mean are no BOLD with a baseline.
+_MOST_NOISE = 50.0
 
 TABLE_COLUMNS = {
     "session": "Session label",
@@ -133,12 +140,53 @@ def common_mask(runs: list[dict], first: int = 0) -> tuple[np.ndarray, np.ndarra
     return mask, affine
 
 
-def estimate_run(run: dict, mask: np.ndarray, settings) -> glm.TrialBetas:
-    """Estimate the responses of one run's trials."""
+def run_jobs(runs: list[Run], trials, nuisance) -> list[dict]:
+    """Return what the stage is told of each run, as plain JSON.
+
+    Parameters
+    ----------
+    runs : list of Run
+    trials, nuisance : DataFrame
+        Of :class:`hyper_bids.bids.events.Trials`.
+    """
+    found = []
+    for index, run in enumerate(runs):
+        own = trials[trials["run_index"] == index]
+        other = nuisance[nuisance["run_index"] == index]
+        found.append(
+            {
+                "label": run.bold.name.removesuffix(".gz").removesuffix(".nii"),
+                "bold": str(run.bold),
+                "mask": str(run.mask) if run.mask else None,
+                "confounds": str(run.confounds) if run.confounds else None,
+                "t_r": run.t_r,
+                "n_volumes": run.n_volumes,
+                "trains": bool((own["split"] == "train").any()),
+                "onsets": own["onset"].tolist(),
+                "durations": own["duration"].tolist(),
+                "nuisance": {
+                    "onsets": other["onset"].tolist(),
+                    "durations": other["duration"].tolist(),
+                    "kinds": other["trial_type"].tolist(),
+                },
+            }
+        )
+    return found
+
+
+def run_design(run: dict, settings: BetaSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the regressors of one run's trials, and those of no interest.
+
+    Returns
+    -------
+    trials : array of shape (n_volumes, n_trials)
+    nuisance : array of shape (n_volumes, k)
+        Drift, confounds, other events; without the volumes that ``dummy_scans`` drops.
+    """
     first = settings.dummy_scans
-    bold = volumes.read_masked(run["bold"], mask, first)
+    n_volumes = run["n_volumes"] - first
     timing = {
-        "n_volumes": len(bold),
+        "n_volumes": n_volumes,
         "t_r": run["t_r"],
         "hrf": settings.hrf,
         "slice_time_ref": settings.slice_time_ref,
@@ -147,27 +195,32 @@ def estimate_run(run: dict, mask: np.ndarray, settings) -> glm.TrialBetas:
     trials = design.trial_regressors(
         np.array(run["onsets"]) - shift, np.array(run["durations"]), **timing
     )
-    confounds = None
+    confounds = other = None
     if run["confounds"]:
-        confounds = read_confounds(run["confounds"], settings.confounds, run["n_volumes"])[0][
-            first:
-        ]
-    other = None
-    nuisance = run["nuisance"]
-    if nuisance["onsets"]:
-        other = design.event_regressors(
-            np.array(nuisance["onsets"]) - shift, np.array(nuisance["durations"]),
-            nuisance["kinds"], **timing,
-        )[0]  # fmt: skip
-    fixed = design.nuisance_design(len(bold), settings.drift_order, confounds, other)
+        values, _ = read_confounds(run["confounds"], settings.confounds, run["n_volumes"])
+        confounds = values[first:]
+    events = run["nuisance"]
+    if events["onsets"]:
+        other, _ = design.event_regressors(
+            np.array(events["onsets"]) - shift, np.array(events["durations"]), events["kinds"],
+            **timing,
+        )  # fmt: skip
+    return trials, design.nuisance_design(n_volumes, settings.drift_order, confounds, other)
+
+
+def estimate_run(run: dict, mask: np.ndarray, settings: BetaSettings) -> glm.TrialBetas:
+    """Estimate the responses of one run's trials."""
+    trials, nuisance = run_design(run, settings)
+    bold = volumes.read_masked(run["bold"], mask, settings.dummy_scans)
     try:
-        estimate = glm.estimate_betas(bold, trials, fixed)
+        estimate = glm.estimate_betas(bold, trials, nuisance)
     except ValueError as error:
         raise InputError(f"{run['label']}: {error}") from None
-    silent = float(np.mean(estimate.baseline <= 0))
-    if silent > 0.5:
+    varying = np.median(np.where(estimate.baseline > 0, estimate.residual_sd, np.inf))
+    if varying > _MOST_NOISE:
         raise InputError(
-            f"{Path(run['bold']).name}: {silent:.0%} of the voxels have a mean of 0 or less, so "
-            f"percent signal change is undefined. Give BOLD with its baseline, not cleaned data."
+            f"{Path(run['bold']).name}: the signal of most voxels varies about a mean of almost 0 "
+            f"or less, so percent signal change is undefined. Give BOLD with its baseline, not "
+            f"cleaned or demeaned data."
         )
     return estimate
