@@ -53,6 +53,14 @@ def states(folder):
     }
 
 
+def damage(dataset, participant, shift):
+    """Shift the signal of one of the participant's runs."""
+    for path in dataset.glob(f"sub-{participant}/func/*run-03_bold.nii.gz"):
+        image = nibabel.load(path)
+        data = (image.get_fdata() + shift).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(data, image.affine, image.header), path)
+
+
 def test_a_second_run_computes_and_writes_nothing_and_says_so(computed, tmp_path):
     assert computed() == ALL
     before = states(tmp_path / "out")
@@ -119,10 +127,7 @@ def test_an_interrupted_publication_is_made_up_for(computed, tmp_path):
 @pytest.mark.parametrize("plugin", ["linear", "multiproc"])
 def test_a_failure_leaves_other_participants_alone(dataset, tmp_path, said, plugin):
     # Signal around zero has no percent: only the estimation sees that.
-    for path in dataset.glob("sub-01/func/*run-03_bold.nii.gz"):
-        image = nibabel.load(path)
-        data = (image.get_fdata() - 5000).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(data, image.affine, image.header), path)
+    damage(dataset, "01", -5000)
     out = tmp_path / "out"
     assert app.run(dataset, out, "--use-plugin", plugin, "--nprocs", "2") == 1
     assert "1 of 2 participants failed: sub-01" in said.messages[-1]
@@ -143,10 +148,7 @@ def test_a_failure_does_not_pass_an_old_result_for_a_new_one(dataset, tmp_path):
     out = tmp_path / "out"
     assert app.run(dataset, out, "--participant-label", "01") == 0
     before = states(out)
-    for path in dataset.glob("sub-01/func/*run-03_bold.nii.gz"):
-        image = nibabel.load(path)
-        data = (image.get_fdata() - 5000).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(data, image.affine, image.header), path)
+    damage(dataset, "01", -5000)
     assert app.run(dataset, out, "--participant-label", "01") == 1
     assert states(out) == before
     assert app.run(dataset, out, "--participant-label", "01") == 1
@@ -187,3 +189,48 @@ def test_a_run_without_trials_is_left_out_and_told(dataset, tmp_path, said):
     assert app.run(dataset, tmp_path / "four", *flags, "--run-id", "1", "2", "3", "4") == 0
     pattern = "sub-01/func/*_latents.npy"
     assert app.contents(out, pattern) == app.contents(tmp_path / "four", pattern)
+
+
+@pytest.mark.parametrize(("flags", "n_done"), [((), 1), (("--stop-on-first-crash",), 0)])
+def test_after_a_failure_others_go_on_unless_told_to_stop(dataset, tmp_path, flags, n_done):
+    damage(dataset, "01", -5000)
+    assert app.run(dataset, tmp_path / "out", "--use-plugin", "linear", *flags) == 1
+    assert len(list((tmp_path / "out").glob("sub-*.html"))) == n_done
+
+
+@pytest.mark.parametrize("left", [0.0, 1.0])
+def test_signal_without_its_baseline_is_refused(dataset, tmp_path, said, left):
+    for path in dataset.glob("sub-01/func/*run-03_bold.nii.gz"):
+        image = nibabel.load(path)
+        data = image.get_fdata()
+        data += left - data.mean(axis=-1, keepdims=True)
+        header = image.header
+        nibabel.save(nibabel.Nifti1Image(data.astype(np.float32), image.affine, header), path)
+    assert app.run(dataset, tmp_path / "out", "--participant-label", "01") == 1
+    assert any("cleaned or demeaned data" in text for text in said.messages)
+
+
+def test_an_interruption_ends_the_run_at_once_with_130(dataset, tmp_path, said, monkeypatch):
+    from hyper_bids.participant import responses
+
+    calls = []
+
+    def interrupted(job, folder):
+        calls.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(responses, "estimate_responses", interrupted)
+    assert app.run(dataset, tmp_path / "out", "--use-plugin", "linear") == 130
+    assert len(calls) == 1
+    assert "Interrupted" in said.messages[-1]
+    monkeypatch.undo()
+    assert app.run(dataset, tmp_path / "out", "--participant-label", "01") == 0
+
+
+def test_a_dry_run_of_the_group_writes_nothing_and_names_the_tables(dataset, tmp_path, said):
+    out = tmp_path / "out"
+    assert app.run(dataset, out, "--participant-label", "01") == 0
+    before = states(out)
+    assert app.run(dataset, out, "--dry-run", level="group") == 0
+    assert states(out) == before
+    assert any("_desc-summary_metrics.tsv" in text for text in said.messages)
