@@ -15,7 +15,7 @@ from hyper_bids import __version__, figures, stats
 from hyper_bids.bids import outputs
 from hyper_bids.bids.dataset import clean_labels
 from hyper_bids.config import Settings
-from hyper_bids.errors import InputError, UsageError, counted, listing
+from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import group_methods_text
 from hyper_bids.report.scores import label
@@ -256,8 +256,8 @@ def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance:
         notes.append("One participant: the group mean is that participant's, without an interval.")
     if 1 < len(members) < _FEW:
         notes.append(
-            f"{counted(len(members), 'participant')}: t intervals of so few are wide, and can reach "
-            f"beyond the values that a score can take. The participants' own intervals say more."
+            f"{len(members)} participants: t intervals of so few are wide, and can reach beyond "
+            f"what a score can be. The participants' own intervals say more."
         )
     write_report(
         output_dir / "group.html", "group", "Group", facts, drawn,

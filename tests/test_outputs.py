@@ -15,7 +15,8 @@ import pytest
 
 from hyper_bids.bids import outputs
 from hyper_bids.bids.atomic import json_text, tsv_text
-from hyper_bids.bids.root import dataset_links, layout
+from hyper_bids.bids.names import layout
+from hyper_bids.bids.root import dataset_links
 from hyper_bids.errors import OutputError, UsageError
 
 ENTITIES = {"subject": "01", "task": "faces", "space": "T1w"}

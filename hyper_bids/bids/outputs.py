@@ -1,7 +1,7 @@
-"""What comes out: names of the derivatives, one stage's part of them, and their publication.
+"""What comes out: one stage's part of the derivatives, and the publication of all parts.
 
-The names stand in ``hyper_bids/data/outputs.json`` and nowhere else. A stage builds its part in a
-folder of its own (:class:`Fragment`); :func:`publish` merges the parts into the output folder.
+A stage builds its part in a folder of its own (:class:`Fragment`); :func:`publish` merges the parts
+into the output folder.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
-from hyper_bids.bids.root import check_output, layout, write_root
+from hyper_bids.bids.names import figure_path, layout, output_path, page_path
+from hyper_bids.bids.root import check_output, write_root
 from hyper_bids.errors import OutputError
 
 __all__ = [
@@ -33,48 +33,10 @@ __all__ = [
     "write_root",
 ]
 
-ENTITIES = ("subject", "session", "task", "run", "space", "res", "desc")
 MANIFEST = "manifest.json"
 INTERNAL = "internal"
 
 _CHUNK = 1 << 20
-
-
-def output_path(key: str, entities: dict[str, str]) -> PurePosixPath:
-    """Return where an output stands, relative to the root of the derivatives.
-
-    Parameters
-    ----------
-    key : str
-        Name of the output in ``outputs.json``, such as ``"betas"``.
-    entities : dict
-        ``subject`` and any of ``session``, ``task``, ``run``, ``space``, ``res`` and ``desc`` to
-        labels; what is not there is left out of the name. ``desc`` names the decoder.
-
-    Returns
-    -------
-    PurePosixPath
-        For example ``sub-01/func/sub-01_task-faces_space-T1w_desc-trials_statmap.nii.gz``.
-
-    Raises
-    ------
-    KeyError
-        If no output has this key.
-    ValueError
-        If ``subject`` is absent, or an entity is unknown or not a BIDS label.
-    """
-    names = layout()
-    return PurePosixPath(_fill(names["folder"] + "/" + names["files"][key]["name"], entities))
-
-
-def figure_path(name: str, entities: dict[str, str]) -> PurePosixPath:
-    """Return where a participant's figure stands, relative to the root of the derivatives."""
-    return PurePosixPath(_fill(layout()["figure"], {**entities, "desc": name}))
-
-
-def page_path(participant: str) -> PurePosixPath:
-    """Return where a participant's page stands, relative to the root of the derivatives."""
-    return PurePosixPath(_fill(layout()["page"], {"subject": participant}))
 
 
 class Fragment:
@@ -292,29 +254,6 @@ def sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fill(pattern: str, entities: dict[str, str]) -> str:
-    for name, label in entities.items():
-        if name not in ENTITIES:
-            raise ValueError(f"entity {name!r} is unknown; known are {', '.join(ENTITIES)}")
-        if not re.fullmatch(r"[0-9A-Za-z+]+", str(label)):
-            raise ValueError(f"entity {name!r}: {label!r} is no BIDS label (letters and digits)")
-    for part in ("stem", "grid"):
-        pattern = pattern.replace(f"{{{part}}}", layout()[part])
-    pattern = re.sub(
-        r"\[([^\[\]{}]*)\{(\w+)\}\]",
-        lambda found: f"{found[1]}{{{found[2]}}}" if found[2] in entities else "",
-        pattern,
-    )
-
-    def label(found: re.Match) -> str:
-        name, default = found[1], found[2]
-        if name not in entities and default is None:
-            raise ValueError(f"entity {name!r} is missing; it is part of every name")
-        return str(entities.get(name, default))
-
-    return re.sub(r"\{(\w+)(?:=(\w+))?\}", label, pattern)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -9,13 +9,12 @@ import json
 import os
 import tempfile
 import urllib.parse
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from hyper_bids import __version__
 from hyper_bids.bids.atomic import json_text, write_if_changed
 from hyper_bids.bids.dataset import derivative_roots
+from hyper_bids.bids.names import layout
 from hyper_bids.errors import OutputError, UsageError, listing
 
 NAME = "hyper_bids"
@@ -62,13 +61,6 @@ on the training trials, and predicted the latents of the test stimuli, which it 
 Each file has a JSON sidecar with its sources, settings, seed and checksum.
 `descriptions.tsv` explains the `desc-` labels.
 """
-
-
-@cache
-def layout() -> dict:
-    """Return ``outputs.json``: names of the outputs, their descriptions, ignored patterns."""
-    text = resources.files("hyper_bids").joinpath("data/outputs.json").read_text(encoding="utf-8")
-    return json.loads(text)
 
 
 def write_root(
