@@ -41,6 +41,7 @@ def build_parser(prog: str = "hyper_bids") -> Parser:
     """Return the parser of the BIDS-App command line."""
     parser = Parser(
         prog=prog,
+        usage=f"{prog} bids_dir output_dir {{participant,group}} [flags]",
         description="Reconstruct what people saw from their brain activity (HYPER). A BIDS App.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

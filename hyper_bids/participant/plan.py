@@ -225,13 +225,14 @@ def describe(plan: Plan) -> str:
     lines = [
         f"sub-{plan.participant}: {counts['runs']} runs, {counts['training_trials']} training "
         f"trials, {counts['test_trials']} test trials of {counts['test_stimuli']} stimuli "
-        f"(split by {plan.trials.split_source}), {plan.n_latents} latents, "
+        f"(by {plan.trials.split_source}), {plan.n_latents} latents, "
         f"image model {plan.generator or 'none'}, about {plan.memory_mb} MB of memory"
     ]
     for index, run in enumerate(plan.runs):
         frame = plan.trials.trials[plan.trials.trials["run_index"] == index]
         lines.append(
-            f"  {run.bold}: {run.n_volumes} volumes of {listing(run.shape)} voxels, "
+            f"  {run.bold}: {run.n_volumes} volumes of {' x '.join(map(str, run.shape))} "
+            f"voxels, "
             f"TR {run.t_r:g} s, {(frame['split'] == 'train').sum()} train, "
             f"{(frame['split'] == 'test').sum()} test, "
             f"mask {run.mask.name if run.mask else 'computed'}, "
