@@ -122,6 +122,12 @@ def _add_selection(parser: Parser) -> None:
 
 
 def _add_responses(group) -> None:
+    group.add_argument(
+        "--betas",
+        dest="estimator",
+        choices=("lsa", "lss"),
+        help="all trials in one model, or a model a trial (lsa)",
+    )
     group.add_argument("--hrf", choices=("glover", "spm"), help="response shape (glover)")
     group.add_argument(
         "--drift-order", type=zero_or_more, metavar="N", help="polynomial drift order (2)"

@@ -40,6 +40,7 @@ class InputSettings:
 class BetaSettings:
     """How one response a trial is estimated from the BOLD signal."""
 
+    estimator: str = "lsa"
     hrf: str = "glover"
     drift_order: int = 2
     confounds: tuple[str, ...] = ("motion6",)

@@ -6,9 +6,9 @@ although a NIfTI file holds them in Fortran order.
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +127,16 @@ def read_masked(path: Path | str, mask: np.ndarray, first: int = 0) -> np.ndarra
             f"{header.path}: its volumes have shape {header.shape}, the mask has {mask.shape}; "
             f"both must lie on one grid."
         )
-    # Positions in the file's Fortran order, listed in the mask's C order.
+    # Positions in the file's Fortran order, listed in the mask's C order. A volume is gone through
+    # once from its start to its end, and only what is kept of it is put in order.
     positions = np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
+    rising = np.argsort(positions)
+    place = np.empty_like(rising)
+    place[rising] = np.arange(rising.size)
+    positions = positions[rising]
     bold = np.empty((_n_left(header, first), positions.size), np.float32)
     for row, raw in zip(bold, _raw_volumes(header, data, first), strict=True):
-        row[:] = _scaled(raw[positions], data)
+        row[:] = _scaled(raw[positions].take(place), data)
     return bold
 
 
@@ -264,34 +269,53 @@ def _n_left(header: Header, first: int) -> int:
 
 
 def _uncompressed_size(path: Path) -> int:
+    from isal import igzip, isal_zlib
+
     size = 0
     try:
-        with gzip.open(path, "rb") as file:
+        with igzip.open(path, "rb") as file:
             while block := file.read(1 << 22):
                 size += len(block)
-    except _SPOILED as error:
+    except (*_SPOILED, isal_zlib.error) as error:
         raise _truncated(path, f"{error}, after {size} bytes of content") from None
     return size
 
 
 def _raw_volumes(header: Header, data: ArrayProxy, first: int) -> Iterator[np.ndarray]:
-    """Yield each volume as stored, flat in Fortran order, in one buffer that is used again."""
-    path = header.path
-    buffer = bytearray(int(np.prod(header.shape)) * data.dtype.itemsize)
-    volume = np.frombuffer(buffer, data.dtype)
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        for index in range(first, header.n_volumes):
+    """Yield each volume as stored, flat in Fortran order; it holds until the next is asked for."""
+    from isal import igzip, isal_zlib
+
+    path, n_volumes, n_voxels = header.path, header.n_volumes, int(np.prod(header.shape))
+    if path.suffix != ".gz":
+        check_complete(path)
+        kind = {"dtype": data.dtype, "mode": "r", "offset": data.offset}
+        yield from np.memmap(path, shape=(n_volumes, n_voxels), **kind)[first:]
+        return
+    # While one volume is used, the next is inflated by another thread.
+    buffers = [bytearray(n_voxels * data.dtype.itemsize) for _ in range(2)]
+    with ExitStack() as stack:
+        file = stack.enter_context(igzip.open(path, "rb"))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+
+        def fill(index: int) -> None:
+            buffer = buffers[index % 2]
             try:
                 if index == first:
                     file.seek(data.offset + first * len(buffer))
                 filled = file.readinto(buffer)
-                if index == header.n_volumes - 1:
+                if index == n_volumes - 1:
                     file.read(1)  # the checksum stands at the end of a compressed file
-            except _SPOILED as error:
+            except (*_SPOILED, isal_zlib.error) as error:
                 raise _truncated(path, f"{error}, in volume {index}") from None
             if filled < len(buffer):
-                raise _truncated(path, f"it ends in volume {index} of {header.n_volumes}")
-            yield volume
+                raise _truncated(path, f"it ends in volume {index} of {n_volumes}")
+
+        coming = pool.submit(fill, first)
+        for index in range(first, n_volumes):
+            coming.result()
+            if index + 1 < n_volumes:
+                coming = pool.submit(fill, index + 1)
+            yield np.frombuffer(buffers[index % 2], data.dtype)
 
 
 def _scaled(raw: np.ndarray, data: ArrayProxy) -> np.ndarray:
@@ -330,6 +354,7 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 
 
 def _write(path: Path | str, shape: tuple, dtype: np.dtype, affine: np.ndarray, volumes) -> None:
+    from isal import igzip
     from nibabel import Nifti1Header
 
     header = Nifti1Header(endianness="<")
@@ -343,8 +368,8 @@ def _write(path: Path | str, shape: tuple, dtype: np.dtype, affine: np.ndarray, 
     with ExitStack() as stack:
         file = stack.enter_context(Path(path).open("wb"))
         if Path(path).suffix == ".gz":
-            # No name and no time in the gzip header; level 1, as noise hardly gets smaller at 9.
-            file = stack.enter_context(gzip.GzipFile("", "wb", 1, fileobj=file, mtime=0))
+            # No name and no time in the gzip header.
+            file = stack.enter_context(igzip.IGzipFile("", "wb", 2, fileobj=file, mtime=0))
         file.write(header.binaryblock + bytes(4))
         for volume in volumes:
             file.write(volume.astype(dtype).tobytes(order="F"))

@@ -63,6 +63,48 @@ def test_betas_and_t_equal_nilearn_ols(rng, design, drift):
     assert own.betas.dtype == own.residual_sd.dtype == own.r_square.dtype == np.float32
 
 
+@pytest.mark.parametrize("drift", [0.0, 3000.0])
+def test_a_model_a_trial_equals_nilearn_ols_of_each_of_those_models(rng, design, drift):
+    trials, nuisance = design
+    bold, _ = make_bold(rng, trials, drift=drift)
+    own = estimate_betas(bold, trials, nuisance, "lss")
+    expected = np.empty(own.betas.shape)
+    for trial in range(N_TRIALS):
+        others = np.delete(trials, trial, axis=1).sum(axis=1)
+        pair = np.column_stack([trials[:, trial], others])
+        expected[trial] = nilearn_fit(bold, pair, nuisance)[0][0]
+    np.testing.assert_allclose(own.betas, expected, rtol=1e-4, atol=1e-4 * expected.std())
+
+
+def test_both_estimators_are_one_where_trials_do_not_overlap(rng):
+    onsets = 4.0 + 48.0 * np.arange(6)
+    trials = trial_regressors(onsets, np.zeros(6), 220, T_R, "glover")
+    constant = np.zeros((220, 0))
+    bold = (1000 + 8 * rng.standard_normal((220, N_VOXELS))).astype(np.float32)
+    lsa, lss = (estimate_betas(bold, trials, constant, name) for name in ("lsa", "lss"))
+    # They share the constant, and so are not quite apart.
+    np.testing.assert_allclose(lss.betas, lsa.betas, atol=0.02 * lsa.betas.std())
+    np.testing.assert_allclose(lss.residual_sd, lsa.residual_sd)
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss"])
+def test_noise_gives_betas_of_the_variance_that_the_factors_say(rng, design, estimator):
+    trials, nuisance = design
+    bold = 1000 + rng.standard_normal((N_VOLUMES, 20_000)).astype(np.float32)
+    own = estimate_betas(bold, trials, nuisance, estimator)
+    # Noise of sd 1 on a mean of 1000 is 0.1 %.
+    np.testing.assert_allclose(own.betas.var(axis=1), 0.01 * own.variance_factors, rtol=0.05)
+
+
+def test_a_single_trial_is_the_same_by_both_estimators(rng, design):
+    trials, nuisance = design
+    bold, _ = make_bold(rng, trials)
+    lsa, lss = (
+        estimate_betas(bold, trials[:, :1], nuisance, name).betas for name in ("lsa", "lss")
+    )
+    np.testing.assert_allclose(lss, lsa, rtol=1e-5)
+
+
 def test_noise_free_responses_are_recovered(rng, design):
     """Percent signal change at the peak, as planted; a mean taken with the responses in it."""
     trials, nuisance = design

@@ -598,6 +598,7 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
     ("name", "value", "only_then", "fixed"),
     [
         ("betas__hrf", "spm", "double-gamma response of SPM", {}),
+        ("betas__estimator", "lss", "a model for every trial", {}),
         ("betas__drift_order", 4, "drifts up to order 4", {}),
         ("betas__confounds", ["none"], None, {}),
         ("betas__confounds", ["motion24"], "their derivatives and the squares of both", {}),

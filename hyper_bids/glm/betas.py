@@ -1,4 +1,4 @@
-"""Single-trial betas of one run by ordinary least squares."""
+"""Single-trial betas of one run by least squares: all trials at once, or one trial at a time."""
 
 from __future__ import annotations
 
@@ -57,13 +57,21 @@ class TrialBetas:
     baseline: np.ndarray
 
 
-def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -> TrialBetas:
-    """Estimate all trials' responses in one model (least squares, all; no prewhitening).
+def estimate_betas(
+    bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray, estimator: str = "lsa"
+) -> TrialBetas:
+    """Estimate all trials' responses by ordinary least squares, without prewhitening.
 
-    With N the nuisance and a constant, M = I - N N^+ and X the trials: betas = (X'MX)^-1 X'M Y
-    (Frisch, Waugh and Lovell), variance factors diag((X'MX)^-1). The small matrices are float64;
-    those with voxels are float32, relative to a reference near each voxel's mean. Working memory
-    is one block of voxels.
+    With N the nuisance and a constant, M = I - N N^+ and X the trials, betas = C X'M Y (Frisch,
+    Waugh and Lovell) with a small matrix C: for ``lsa``, one model with a regressor for every
+    trial, (X'MX)^-1; for ``lss``, a model a trial with that trial's regressor and the sum of all
+    others (Mumford et al. 2012, NeuroImage 59:2636-2643), so that both take the same time. The
+    small matrices are float64; those with voxels are float32, relative to a reference near each
+    voxel's mean. Working memory is one block of voxels.
+
+    The noise (``residual_sd``, ``dof``, ``r_square``) is that of the model with all trials, for
+    both: what ``lss`` leaves holds responses to other trials. Variance factors are those of the
+    estimator, |row of C X'M|^2.
 
     Parameters
     ----------
@@ -73,6 +81,7 @@ def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -
         One regressor a trial, peak 1.
     nuisance : array of shape (n_volumes, k)
         Drift, confounds, other events; may be rank deficient. The constant is always in the model.
+    estimator : {"lsa", "lss"}
 
     Returns
     -------
@@ -87,7 +96,8 @@ def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -
         from each other or from nuisance; the message gives the trials' indices.
     """
     _check_shapes(bold, trials, nuisance)
-    fixed, own, solve = _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
+    fixed, own, triangle = _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
+    solve = ESTIMATORS[estimator](triangle)
     n_volumes, n_trials = trials.shape
     n_voxels = bold.shape[1]
     dof = n_volumes - n_trials - fixed.shape[1]
@@ -119,7 +129,7 @@ def estimate_betas(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -
     return TrialBetas(betas, factors, residual_sd, dof, r_square, baseline)
 
 
-def check_design(trials: np.ndarray, nuisance: np.ndarray) -> None:
+def check_design(trials: np.ndarray, nuisance: np.ndarray, estimator: str = "lsa") -> None:
     """Check, without the signal, that :func:`estimate_betas` can estimate each trial.
 
     Raises
@@ -128,7 +138,8 @@ def check_design(trials: np.ndarray, nuisance: np.ndarray) -> None:
         As :func:`estimate_betas`; DesignError where it is certain trials that cannot be estimated.
     """
     _check_shapes(trials, trials, nuisance)
-    _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
+    triangle = _decompose(np.asarray(trials, float), np.asarray(nuisance, float))[-1]
+    ESTIMATORS[estimator](triangle)
 
 
 def _check_shapes(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) -> None:
@@ -145,13 +156,13 @@ def _check_shapes(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) ->
 
 
 def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return orthonormal bases of nuisance and of what trials add, and (X'MX)^-1 X'M as (R^-1) Q'.
+    """Return orthonormal bases of nuisance and of what trials add to it, MX = QR.
 
     Returns
     -------
     fixed : array of shape (n_volumes, rank of nuisance and constant), the constant first
     own : array of shape (n_volumes, n_trials), Q
-    solve : array of shape (n_trials, n_trials), R^-1
+    triangle : array of shape (n_trials, n_trials), R
     """
     fixed = _basis(nuisance)
     n_volumes, n_trials = trials.shape
@@ -171,7 +182,37 @@ def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ..
         scaled = scaled - fixed @ (fixed.T @ scaled)
     _check_separable(scaled)
     own, r = np.linalg.qr(scaled)
-    return fixed, own, np.linalg.inv(r) / norms[:, None]
+    return fixed, own, r * norms
+
+
+def _all_at_once(triangle: np.ndarray) -> np.ndarray:
+    """Return C X'M = (X'MX)^-1 X'M as R^-1 Q', without the Q'."""
+    norms = np.linalg.norm(triangle, axis=0)
+    return np.linalg.inv(triangle / norms) / norms[:, None]
+
+
+def _one_at_a_time(triangle: np.ndarray) -> np.ndarray:
+    """Return C X'M = C R'Q', without the Q', of a model a trial.
+
+    With a the trial, b the sum of the others (both less nuisance) and y the signal, the beta of a
+    is (b'b a'y - a'b b'y) / (a'a b'b - (a'b)^2), and all products are sums over G = X'MX = R'R.
+    """
+    G = triangle.T @ triangle
+    aa, with_all = np.diag(G), G.sum(axis=0)
+    ab, bb = with_all - aa, G.sum() - 2 * with_all + aa
+    if len(G) == 1:
+        return triangle.T / aa
+    determinant = aa * bb - ab**2
+    alone = np.flatnonzero(determinant < _COLLINEAR * aa * np.maximum(bb, aa))
+    if alone.size:
+        raise DesignError("trials that cannot be told from the sum of all others", alone)
+    # b'y is the sum of all trials' products, less a'y.
+    weights = -np.repeat(ab[:, None], len(G), axis=1)
+    weights[np.diag_indices(len(G))] = bb
+    return (weights / determinant[:, None]) @ triangle.T
+
+
+ESTIMATORS = {"lsa": _all_at_once, "lss": _one_at_a_time}
 
 
 def _check_separable(scaled: np.ndarray) -> None:

@@ -155,7 +155,7 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
                 f"{settings.betas.dummy_scans} dropped volumes. Lower --dummy-scans."
             )
         try:
-            glm.check_design(*run_design(job, settings.betas))
+            glm.check_design(*run_design(job, settings.betas), settings.betas.estimator)
         except glm.DesignError as error:
             raise InputError(
                 f"{run.events}, lines {listing(lines[trial] for trial in error.trials)}, column "

@@ -213,7 +213,7 @@ def estimate_run(run: dict, mask: np.ndarray, settings: BetaSettings) -> glm.Tri
     trials, nuisance = run_design(run, settings)
     bold = volumes.read_masked(run["bold"], mask, settings.dummy_scans)
     try:
-        estimate = glm.estimate_betas(bold, trials, nuisance)
+        estimate = glm.estimate_betas(bold, trials, nuisance, settings.estimator)
     except ValueError as error:
         raise InputError(f"{run['label']}: {error}") from None
     varying = np.median(np.where(estimate.baseline > 0, estimate.residual_sd, np.inf))

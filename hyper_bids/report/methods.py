@@ -88,10 +88,14 @@ def _responses(betas: dict, facts: dict) -> str:
         "glover": "the canonical response of Glover [glover1999]",
         "spm": "the canonical double-gamma response of SPM [friston1998]",
     }.get(betas.get("hrf"), f"the response {betas.get('hrf')!r}")
+    model = {
+        "lsa": "with a regressor for every trial in one model",
+        "lss": "with a model for every trial, that held its regressor and the sum of all others'",
+    }[betas.get("estimator", "lsa")]
     sampled = f" (repetition time {facts['t_r']:g} s)" if facts.get("t_r") else ""
     text = (
         f"One response for each trial and voxel was estimated in each run by ordinary least "
-        f"squares with a regressor for every trial [mumford2012]. A trial was modelled by its "
+        f"squares, {model} [mumford2012]. A trial was modelled by its "
         f"duration convolved with {hrf}, sampled at {betas.get('slice_time_ref', 0.5):g} of each "
         f"volume{sampled}. {_nuisance(betas)} Responses are peaks of the modelled response, in "
         f"percent of the voxel's mean signal."
