@@ -130,7 +130,8 @@ def common_mask(runs: list[dict], first: int = 0) -> tuple[np.ndarray, np.ndarra
     bare = [run for run in bare if run["trains"]] or bare
     if bare:
         mean = sum(volumes.mean_volume(run["bold"], first) / len(bare) for run in bare)
-        masks.append(volumes.brain_mask(mean, affine))
+        # Voxels that were blanked are no brain, although a mask may close over them.
+        masks.append(volumes.brain_mask(mean, affine) & (mean != 0))
     mask = np.logical_and.reduce(masks)
     if not mask.any():
         raise InputError(
