@@ -47,7 +47,7 @@ def check(settings: Settings, chosen: list[str]) -> list[Plan]:
         raise next(iter(wrong.values()))
     if wrong:
         for participant, error in wrong.items():
-            LOG.error("sub-%s: %s", participant, error)
+            LOG.error("sub-%s: %s", participant, str(error).removeprefix(f"sub-{participant}: "))
         raise type(next(iter(wrong.values())))(
             f"{len(wrong)} of {len(chosen)} participants cannot be run: "
             f"{listing('sub-' + p for p in wrong)}. Mend them, or choose others with "

@@ -24,6 +24,7 @@ from nipype.pipeline import engine
 
 from hyper_bids import log
 from hyper_bids.bids import outputs
+from hyper_bids.config import Settings
 from hyper_bids.participant.jobs import STAGES, input_files, stage_jobs
 from hyper_bids.participant.plan import Plan
 
@@ -120,7 +121,9 @@ class Member:
     logs: Path
 
 
-def run_participants(plans: list[Plan], settings, running: dict, logs: dict[str, Path]) -> Outcome:
+def run_participants(
+    plans: list[Plan], settings: Settings, running: dict, logs: dict[str, Path]
+) -> Outcome:
     """Compute the participants of ``plans``, and publish what was computed.
 
     Parameters
@@ -171,7 +174,9 @@ def _node_name(participant: str, stage: str) -> str:
     return f"sub_{participant.replace('+', 'plus')}_{stage}"
 
 
-def _add_participant(workflow, plan: Plan, member: Member, settings, running: dict) -> None:
+def _add_participant(
+    workflow, plan: Plan, member: Member, settings: Settings, running: dict
+) -> None:
     told = {key: running[key] for key in ("device", "progress", "log_level")}
     told["n_threads"] = settings.resources.omp_nthreads
     nodes = {}
@@ -194,7 +199,7 @@ def _add_participant(workflow, plan: Plan, member: Member, settings, running: di
                 workflow.connect([(nodes[source], node, links)])
 
 
-def _run(workflow, settings, running: dict) -> str | None:
+def _run(workflow, settings: Settings, running: dict) -> str | None:
     """Run the graph; return what nipype complains of, None if of nothing."""
     arguments = {}
     if running["plugin"] == "multiproc":
