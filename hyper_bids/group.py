@@ -96,8 +96,8 @@ def group_level(settings: Settings, dry_run: bool = False) -> None:
             "Without scores, and so not in the group: %s", listing("sub-" + m for m in missing)
         )
     if dry_run:
-        for label in wanted:
-            LOG.info("sub-%s: %s", label, found[label])
+        for name in wanted:
+            LOG.info("sub-%s: %s", name, found[name])
         LOG.info("Dry run: nothing was computed or written.")
         return
     members = [read_scores(label, found[label]) for label in wanted]

@@ -58,6 +58,17 @@ def test_runs_without_a_mask_get_one_that_no_test_run_has_a_part_in(tmp_path):
     assert (after == before).all()
 
 
+def test_a_test_run_without_a_mask_among_runs_that_have_one_decides_nothing(tmp_path):
+    root = simulate(tmp_path / "ds", app.small())
+    job = job_of(root, tmp_path)
+    mask = np.random.default_rng(1).random(app.SMALL.shape) < 0.8
+    nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    for run in job["runs"]:
+        run["mask"] = str(tmp_path / "mask.nii.gz") if run["trains"] else None
+    found, _ = responses.common_mask(job["runs"])
+    assert (found == mask).all()
+
+
 @pytest.mark.parametrize("dummy_scans", [0, 3])
 def test_dropped_volumes_shift_the_trials_with_them(tmp_path, dummy_scans):
     """What is estimated from a run without its first volumes is that of the shortened run."""

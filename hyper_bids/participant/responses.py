@@ -121,13 +121,12 @@ def _write(fragment: Fragment, job: dict, betas, r_square, baseline) -> None:
 def common_mask(runs: list[dict], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the voxels that all runs have, and the affine.
 
-    Masks that come with the data are intersected; where a run has none, a brain mask is computed
-    from the mean image of those of them that train, so that test data decide nothing.
+    Masks that come with the data are intersected. Where runs that train have none, a brain mask is
+    computed from their mean image; runs that only test have no part in it.
     """
     affine = volumes.read_header(runs[0]["bold"]).affine
     masks = [volumes.read_mask(run["mask"]) for run in runs if run["mask"]]
-    bare = [run for run in runs if not run["mask"]]
-    bare = [run for run in bare if run["trains"]] or bare
+    bare = [run for run in runs if run["trains"] and not run["mask"]]
     if bare:
         mean = sum(volumes.mean_volume(run["bold"], first) / len(bare) for run in bare)
         # Voxels that were blanked are no brain, although a mask may close over them.

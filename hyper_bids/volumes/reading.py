@@ -1,4 +1,4 @@
-"""Masked reading and writing of NIfTI images, one volume in memory at a time.
+"""Headers, masks, labels and masked signals in; one volume in memory at a time.
 
 Voxels of a mask are always in C order: ``values == image[mask]`` (as nilearn and nibabel do it),
 although a NIfTI file holds them in Fortran order.
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # NIfTI-1 standard, field xyzt_units: the time axis in seconds.
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _SPOILED = (EOFError, OSError, zlib.error)
-_OPENING = 2  # erosions; compute_epi_mask's own default
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,75 +150,6 @@ def mean_volume(path: Path | str, first: int = 0) -> np.ndarray:
     return np.ascontiguousarray(mean.reshape(header.shape, order="F"), np.float32)
 
 
-def brain_mask(mean_volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Find the brain in a mean EPI image, also where it reaches the edge of the field of view.
-
-    The threshold is nilearn's ``compute_epi_mask`` (T. Nichols: the least dense point of the
-    histogram); its clean-up too (erosion, largest component, closing), but with the image continued
-    beyond its edges. Otherwise the erosion takes the outer slices of a slab, and all of one slice.
-
-    Parameters
-    ----------
-    mean_volume : array of shape (x, y, z)
-    affine : array of shape (4, 4), mm
-
-    Returns
-    -------
-    bool array of shape (x, y, z), never empty; ValueError if the image has no contrast
-    """
-    from nibabel import Nifti1Image
-    from nilearn.masking import compute_epi_mask
-    from scipy.ndimage import gaussian_filter
-
-    mean = np.nan_to_num(np.asarray(mean_volume, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    if mean.size < 8 or not np.ptp(mean) > 0:
-        raise ValueError(
-            f"no brain mask from a mean image of shape {mean.shape} with values from "
-            f"{mean.min():g} to {mean.max():g}: it needs contrast; give a mask with the data."
-        )
-    # A full width of 1 voxel at half height: what compute_epi_mask does where it opens.
-    image = Nifti1Image(gaussian_filter(mean, 1 / np.sqrt(8 * np.log(2))), affine)
-    above = compute_epi_mask(image, opening=False, connected=False).get_fdata() > 0
-    opened = _opened(above)
-    # In a very small field of view nothing survives the erosion.
-    return opened if opened.sum() >= above.sum() / 2 else _largest_component(above)
-
-
-def to_volume(values: np.ndarray, mask: np.ndarray, fill: float = 0.0) -> np.ndarray:
-    """Put the values (n_voxels,) of a mask's voxels into a volume (x, y, z), ``fill`` elsewhere.
-
-    The values keep their type, but a fractional or NaN fill makes whole numbers float32.
-    """
-    values = np.asarray(values)
-    if values.shape != (np.count_nonzero(mask),):
-        raise ValueError(
-            f"values of shape {values.shape} for a mask of {np.count_nonzero(mask)} voxels"
-        )
-    keeps = values.dtype.kind == "f" or float(fill).is_integer()
-    volume = np.full(mask.shape, fill, values.dtype if keeps else np.float32)
-    volume[mask] = values
-    return volume
-
-
-def write_map(path: Path | str, values: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> None:
-    """Write one value a voxel (n_voxels,) as a 3D float32 image, 0 outside the mask."""
-    _write(path, mask.shape, np.dtype("<f4"), affine, iter([to_volume(values, mask)]))
-
-
-def write_maps(path: Path | str, rows: np.ndarray, mask: np.ndarray, affine: np.ndarray) -> None:
-    """Write rows (n_rows, n_voxels) as the volumes of a 4D float32 image, 0 outside the mask.
-
-    The rows may be a memory map; one of them is in memory at a time. Equal rows give equal bytes.
-    """
-    volumes = (to_volume(row, mask) for row in rows)
-    _write(path, (*mask.shape, len(rows)), np.dtype("<f4"), affine, volumes)
-
-
-def write_mask(path: Path | str, mask: np.ndarray, affine: np.ndarray) -> None:
-    """Write a mask (x, y, z) as a uint8 image of 0 and 1."""
-    _write(path, mask.shape, np.dtype("u1"), affine, iter([np.asarray(mask, bool)]))
-
-
 def _truncated(path: Path, found: str) -> InputError:
     return InputError(f"{path}: the file is truncated or damaged ({found}); get it again.")
 
@@ -331,45 +261,3 @@ def _read_single(path: Path | str) -> np.ndarray:
         raise InputError(f"{path}: one volume is wanted; it has {header.n_volumes}.")
     values = _scaled(next(_raw_volumes(header, data, 0)).astype(np.float64), data)
     return values.reshape(header.shape, order="F")
-
-
-def _largest_component(mask: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    labels, n_components = ndimage.label(mask)
-    if n_components < 2:
-        return mask
-    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-
-
-def _opened(mask: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    margin = 2 * _OPENING
-    wide = ndimage.binary_erosion(np.pad(mask, margin, mode="edge"), iterations=_OPENING)
-    wide = _largest_component(wide)
-    wide = ndimage.binary_dilation(wide, iterations=2 * _OPENING)
-    wide = ndimage.binary_erosion(wide, iterations=_OPENING, border_value=1)
-    return wide[(slice(margin, -margin),) * 3]
-
-
-def _write(path: Path | str, shape: tuple, dtype: np.dtype, affine: np.ndarray, volumes) -> None:
-    from isal import igzip
-    from nibabel import Nifti1Header
-
-    header = Nifti1Header(endianness="<")
-    header.set_data_dtype(dtype)
-    header.set_data_shape(shape)
-    header.set_sform(affine, code="aligned")
-    header.set_qform(affine, code="aligned")
-    header.set_xyzt_units("mm")
-    header.set_slope_inter(1, 0)
-    header["vox_offset"] = 352
-    with ExitStack() as stack:
-        file = stack.enter_context(Path(path).open("wb"))
-        if Path(path).suffix == ".gz":
-            # No name and no time in the gzip header.
-            file = stack.enter_context(igzip.IGzipFile("", "wb", 2, fileobj=file, mtime=0))
-        file.write(header.binaryblock + bytes(4))
-        for volume in volumes:
-            file.write(volume.astype(dtype).tobytes(order="F"))

@@ -1,0 +1,30 @@
+"""Masked reading and writing of NIfTI images, one volume in memory at a time."""
+
+from hyper_bids.volumes.brain import brain_mask
+from hyper_bids.volumes.reading import (
+    Header,
+    check_complete,
+    mean_volume,
+    read_header,
+    read_labels,
+    read_mask,
+    read_masked,
+    same_grid,
+)
+from hyper_bids.volumes.writing import to_volume, write_map, write_maps, write_mask
+
+__all__ = [
+    "Header",
+    "brain_mask",
+    "check_complete",
+    "mean_volume",
+    "read_header",
+    "read_labels",
+    "read_mask",
+    "read_masked",
+    "same_grid",
+    "to_volume",
+    "write_map",
+    "write_maps",
+    "write_mask",
+]
