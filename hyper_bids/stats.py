@@ -181,8 +181,8 @@ def bootstrap_statistic(
     rng: np.random.Generator,
     n: int = 2000,
     level: float = 0.95,
-) -> tuple[float, float]:
-    """Return the bootstrap percentile interval of what is no mean over stimuli.
+) -> tuple[float, float, float]:
+    """Return the bootstrap standard error and percentile interval of what is no mean over stimuli.
 
     Parameters
     ----------
@@ -197,16 +197,16 @@ def bootstrap_statistic(
 
     Returns
     -------
-    low, high : float
+    se, low, high : float
         NaN for less than two stimuli; resamples in which the statistic is undefined do not count.
     """
     if n_values < 2:
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     found = np.array([statistic(rng.integers(0, n_values, n_values)) for _ in range(n)])
     if np.isnan(found).all():
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return float(np.nanstd(found, ddof=1)), float(low), float(high)
 
 
 def _square(M: np.ndarray) -> np.ndarray:

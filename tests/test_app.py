@@ -163,6 +163,16 @@ def test_scores_stand_far_above_their_controls(out):
             assert found["score"] > found["training_mean"] + margin
 
 
+def test_value_error_and_interval_of_a_score_go_together(out):
+    rows = app.table(out, "_desc-summary_metrics.tsv")
+    rows = rows[rows["control"].isna() & (rows["se"] > 0)]
+    assert len(rows) >= 6
+    for row in rows.itertuples():
+        assert row.ci_low <= row.value <= row.ci_high
+        # A normal distribution's interval has a width of 3.9 standard errors.
+        assert 2.5 < (row.ci_high - row.ci_low) / row.se < 5
+
+
 def test_a_prediction_of_the_training_mean_looks_like_no_information(out):
     two_way = app.scores(out, "two_way_identification", "latents")
     assert two_way["training_mean"] == two_way["chance"] == 0.5

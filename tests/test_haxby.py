@@ -48,6 +48,7 @@ def test_averaged_blocks_are_told_apart_better_than_single_ones(out):
 def test_the_page_says_that_categories_are_not_unseen_stimuli(out):
     page = (out / "sub-01.html").read_text("utf-8")
     assert "not how well unseen stimuli are decoded" in page
+    assert "Training and test trials could show the same stimuli" in page
     assert "Simulated" not in page
 
 

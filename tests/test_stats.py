@@ -158,12 +158,14 @@ def test_interval_of_a_correlation_stays_within_its_bounds_and_equals_scipy_boot
     def r(x, y):
         return np.corrcoef(x, y)[0, 1]
 
-    low, high = stats.bootstrap_statistic(lambda rows: r(x[rows], y[rows]), 30, rng, n=4000)
-    found = reference.bootstrap(
+    se, low, high = stats.bootstrap_statistic(lambda rows: r(x[rows], y[rows]), 30, rng, n=4000)
+    expected = reference.bootstrap(
         (x, y), r, paired=True, vectorized=False, method="percentile", n_resamples=4000, rng=1
-    ).confidence_interval
+    )
+    interval = expected.confidence_interval
     assert low < r(x, y) < high < 1
-    assert (low, high) == pytest.approx((found.low, found.high), abs=0.01)
+    assert (low, high) == pytest.approx((interval.low, interval.high), abs=0.01)
+    assert se == pytest.approx(expected.standard_error, rel=0.1)
     assert np.isnan(stats.bootstrap_statistic(lambda rows: 1.0, 1, rng)).all()
 
 

@@ -43,7 +43,7 @@ _README = """\
 
 Images that people saw, reconstructed from their brain activity by hyper_bids {version}. The app
 estimated one response a trial, fitted a linear map from responses to the latents of an image model
-on the training trials, and predicted the latents of the test stimuli, which it never saw.
+on the training trials, and predicted latents from the test trials, none of which it was fitted on.
 
 | file | what it is |
 |---|---|

@@ -141,6 +141,12 @@ def _page(plan: Plan, settings: Settings) -> dict:
                 name: to_dict(getattr(settings, name))
                 for name in ("betas", "voxels", "decoder", "images", "scores")
             },
-            {**counts, "n_latents": plan.n_latents, "generator": plan.generator, "t_r": run.t_r},
+            {
+                **counts,
+                "n_latents": plan.n_latents,
+                "generator": plan.generator,
+                "t_r": run.t_r,
+                "shared_stimuli": plan.trials.shared_allowed,
+            },
         ),
     }

@@ -25,7 +25,7 @@ SUMMARY_COLUMNS = {
     "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
     "of the training latents; mismatched: predictions against other stimuli; chance: by theory",
     "value": "Mean over the test stimuli",
-    "se": "Standard error over the test stimuli",
+    "se": "Standard error over the test stimuli; of latent_correlation by bootstrap",
     "ci_low": "Lower end of the 95 % bootstrap interval over test stimuli",
     "ci_high": "Upper end of that interval",
     "p": "Permutation p, (b + 1) / (n + 1), test stimuli shuffled against predictions",
@@ -155,7 +155,7 @@ def summarise(
         nulls[metric, variant] = null
         if (metric, variant) in resampled:
             statistic = resampled[metric, variant]
-            low, high = stats.bootstrap_statistic(statistic, len(matrix), rng)
+            found["se"], low, high = stats.bootstrap_statistic(statistic, len(matrix), rng)
         else:
             _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
         base = {"method": METHOD, "metric": metric, "variant": variant, "n": found["n"]}

@@ -22,8 +22,8 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         :func:`hyper_bids.config.to_dict` gives them.
     facts : dict
         Any of ``runs``, ``training_trials``, ``test_trials``, ``test_stimuli``, ``n_latents``,
-        ``t_r`` (seconds) and ``generator`` (name, file or None). What is absent is not mentioned,
-        so that without facts the text holds for all participants.
+        ``t_r`` (seconds), ``shared_stimuli`` (bool) and ``generator`` (name, file or None). What is
+        absent is not mentioned, so that without facts the text holds for all participants.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         _voxels(settings.get("voxels", {})),
         _decoder(settings.get("decoder", {}), facts),
         _images(settings.get("images", {}), facts),
-        _scores(settings.get("scores", {})),
+        _scores(settings.get("scores", {}), facts),
     ]
     return _with_references([paragraph for paragraph in paragraphs if paragraph])
 
@@ -117,9 +117,9 @@ def _nuisance(betas: dict) -> str:
     told = [known.get(name, f"`{_verbatim(name)}`") for name in names if name != "none"]
     terms = [f"polynomial drifts up to order {order}"]
     if told:
-        terms.append(_joined(told) + " and outlying first volumes, where the data come with them")
-    terms.append("events that show no stimulus")
-    return f"Further regressors were {_joined(terms)}."
+        terms.append(f"where the data come with them, {_joined(told)} and outlying first volumes")
+    terms.append("and events that show no stimulus")
+    return f"Further regressors were {'; '.join(terms)}."
 
 
 def _voxels(voxels: dict) -> str:
@@ -207,13 +207,19 @@ def _images(images: dict, facts: dict) -> str:
     return text
 
 
-def _scores(scores: dict) -> str:
+def _scores(scores: dict, facts: dict) -> str:
     if not scores:
         return ""
+    shared = ""
+    if facts.get("shared_stimuli"):
+        shared = (
+            "Training and test trials could show the same stimuli, so that the scores tell known "
+            "categories apart. "
+        )
     return (
-        "Predictions were scored on test stimuli that the decoder was not fitted on. Two-way "
-        "identification is the share of the other test stimuli that are less similar to the "
-        "prediction than the stimulus shown, by correlation of the latents (ties count one half; "
+        f"Predictions were scored on test trials, none of which the decoder was fitted on. {shared}"
+        "Two-way identification is the share of the other test stimuli that are less similar to "
+        "the prediction than the stimulus shown, by correlation of the latents (ties count one half; "
         "chance is 0.5). Images were compared by structural similarity [wang2004]. The paper's "
         "similarities are given both as its text prints them and as its code computes them, since "
         "these differ. An image model makes convincing images of any latents, so that each score "
