@@ -138,7 +138,7 @@ def _add_responses(group) -> None:
         type=words,
         action=Extend,
         metavar="NAME",
-        help="none, motion6 (default), motion24, or columns of the confounds file",
+        help="none, motion6 (default), motion24, acompcor, spikes, or columns of the file",
     )
     group.add_argument(
         "--dummy-scans", type=zero_or_more, metavar="N", help="volumes to drop first (0)"
