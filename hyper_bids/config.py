@@ -291,6 +291,8 @@ class SimulationSettings:
     drift: float = 1.0
     spikes_per_run: int = 2
     hrf_variation: float = 1.0
+    shared_noise: float = 0.0
+    motion: float = 0.0
     generator: str = "demo"
     with_derivatives: bool = False
     random_seed: int = 1412

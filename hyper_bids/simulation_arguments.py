@@ -29,6 +29,8 @@ _NUMBERS = (
     ("drift", positive, "slow drift, percent signal change"),
     ("spikes_per_run", zero_or_more, "motion-like spikes"),
     ("hrf_variation", positive, "1 varies the time to peak by about a second over voxels"),
+    ("shared_noise", positive, "noise that voxels share, as from breathing, percent signal change"),
+    ("motion", positive, "movement of the head in the raw images, mm"),
     ("random_seed", zero_or_more, "seed"),
 )
 

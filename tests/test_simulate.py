@@ -13,9 +13,12 @@ import pytest
 
 from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
 from hyper_bids.errors import InputError, OutputError, UsageError
-from hyper_bids.simulate import brain, signal
+from hyper_bids.simulate import brain, recording, signal
 from hyper_bids.simulate.dataset import simulate
 from hyper_bids.simulate.design import check, make_design, n_volumes, trial_onsets
+from hyper_bids.simulate.head import head_positions, moved
+from hyper_bids.simulate.shared import RHYTHMS, shared_courses, shared_loadings
+from hyper_bids.simulation_arguments import parse_simulation
 
 TINY = SimulationSettings(
     n_train_runs=2,
@@ -167,6 +170,10 @@ def test_run_has_its_lead_in_and_lead_out_and_no_volume_more(t_r):
         ("drift", -1.0),
         ("spikes_per_run", 40),
         ("hrf_variation", 5.0),
+        ("shared_noise", -0.5),
+        ("shared_noise", float("nan")),
+        ("motion", -0.5),
+        ("motion", float("inf")),
         ("random_seed", -1),
     ],
 )
@@ -176,6 +183,26 @@ def test_setting_that_contradicts_is_named_and_nothing_is_written(tmp_path, name
         simulate(tmp_path / "ds", settings)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ds").exists()
+
+
+def test_motion_needs_slices_and_shared_noise_needs_volumes(tmp_path):
+    flat = dataclasses.replace(TINY, shape=(12, 14, 7), motion=0.5)
+    with pytest.raises(UsageError, match=r"setting motion = 0\.5: .* at least 8 slices, .* has 7"):
+        simulate(tmp_path / "ds", flat)
+    short = {"t_r": 3.0, "trials_per_run": 2, "n_test_stimuli": 1}
+    short = dataclasses.replace(TINY, shared_noise=0.5, **short)
+    with pytest.raises(UsageError, match=r"setting shared_noise = 0\.5: .* 10 volumes .* have 9"):
+        simulate(tmp_path / "ds", short)
+    assert not (tmp_path / "ds").exists()
+    for settings in (flat, short):
+        check(dataclasses.replace(settings, shared_noise=0.0, motion=0.0))
+
+
+def test_flags_for_shared_noise_and_motion_become_settings():
+    _, settings = parse_simulation(["out", "--shared-noise", "0.5", "--motion", "0.3"], "simulate")
+    assert (settings.shared_noise, settings.motion) == (0.5, 0.3)
+    _, settings = parse_simulation(["out", "--preset", "hyper"], "simulate")
+    assert (settings.shared_noise, settings.motion) == (0, 0)
 
 
 @pytest.mark.parametrize("preset", sorted(SIMULATION_PRESETS))
@@ -311,6 +338,82 @@ def test_epi_mask_of_nilearn_finds_the_brain(rng, preset, overlap):
     found = compute_epi_mask(image).get_fdata() > 0
     dice = 2 * (found & head.mask).sum() / (found.sum() + head.mask.sum())
     assert dice > overlap
+
+
+def test_shared_noise_has_the_asked_sd_over_time_on_average_over_voxels(rng):
+    mask = brain.brain_mask((16, 18, 12))
+    loadings = shared_loadings(mask, 0.7, rng)
+    coding = brain.coding_mask(mask, 300)[mask]
+    for t_r, n_vols in ((1.5, 132), (2.0, 40), (0.8, 10)):
+        courses = shared_courses(n_vols, t_r, rng)
+        assert np.allclose(courses.mean(axis=0), 0, atol=1e-5)
+        assert np.allclose(courses.T @ courses / n_vols, np.eye(len(RHYTHMS)), atol=1e-5)
+        size = (courses @ loadings).std(axis=0)
+        assert size.mean() == pytest.approx(0.7, rel=1e-4)
+        # Voxels that code share it with the others, and none is without.
+        assert size[coding].mean() == pytest.approx(0.7, rel=0.2)
+        assert size.min() > 0.1
+    assert np.allclose((loadings**2).mean(axis=1), (loadings**2).mean(), rtol=1e-3)
+
+
+def test_loadings_of_shared_noise_are_smooth_over_space_and_differ(rng):
+    mask = brain.brain_mask((20, 24, 16))
+    loadings = shared_loadings(mask, 1.0, rng)
+    assert (loadings[0] > 0).mean() > 0.95
+    volumes = np.full((len(RHYTHMS), *mask.shape), np.nan)
+    volumes[:, mask] = loadings
+    for axis in (1, 2, 3):
+        steps = np.nanstd(np.diff(volumes, axis=axis), axis=(1, 2, 3))
+        assert (steps < 0.5 * loadings.std(axis=1)).all()
+    assert np.linalg.cond(loadings) < 5
+
+
+def test_shared_courses_have_the_rhythms_that_are_stated(rng):
+    t_r, n_vols, lags = 1.0, 1500, np.arange(8)
+    runs = np.stack([shared_courses(n_vols, t_r, rng) for _ in range(20)]).astype(float)
+    for course, (frequency, time_constant) in enumerate(RHYTHMS):
+        x = runs[..., course]
+        found = [(x[:, lag:] * x[:, : n_vols - lag]).mean() for lag in lags]
+        expected = np.exp(-lags * t_r / time_constant) * np.cos(2 * np.pi * frequency * lags * t_r)
+        assert np.allclose(found, expected, atol=0.06), frequency
+
+
+def test_head_walks_smoothly_from_run_to_run_as_far_as_asked(rng):
+    positions = head_positions(4, 100, 1.5, 0.6, rng)
+    assert positions.shape == (4, 100, 6)
+    walk = positions.reshape(-1, 6) * [1, 1, 1, 50, 50, 50]
+    assert np.allclose(walk.mean(axis=0), 0, atol=1e-9)
+    assert np.allclose(walk.std(axis=0), 0.6)
+    steps = np.diff(walk, axis=0)
+    assert np.abs(steps).max() < 0.25
+    assert (np.diff(steps, axis=0).std(axis=0) < 0.7 * steps.std(axis=0)).all()
+    # It goes on where the run before ended: there is no jump.
+    assert np.abs(steps[99::100]).max() < 0.25
+    assert (np.ptp(positions.mean(axis=1), axis=0) > 0).all()
+
+
+def test_moved_head_is_where_its_position_says():
+    shape = (20, 24, 16)
+    affine = recording.affine(shape)
+    places = nibabel.affines.apply_affine(affine, np.indices(shape).reshape(3, -1).T)
+
+    def centre(image):
+        return image.ravel() @ places / image.sum()
+
+    start = np.array([6.0, -9.0, 4.0])
+    blob = 20_000 * np.exp(-((places - start) ** 2).sum(axis=1) / (2 * 3.0**2))
+    blob = np.rint(blob).astype(np.int16).reshape(shape)
+    a, b, c = 0.1, -0.15, 0.2
+    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    about_y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    about_z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
+    positions = np.array([[0.0] * 6, [1.3, -0.7, 2.1, 0, 0, 0], [1.3, -0.7, 2.1, a, b, c]])
+    seen = moved(np.stack([blob] * 3, axis=-1), positions, recording.VOXEL_SIZE)
+    assert seen.dtype == np.int16
+    assert (seen[..., 0] == blob).all()
+    assert np.allclose(centre(seen[..., 1]), centre(blob) + positions[1, :3], atol=0.02)
+    turned = about_z @ about_y @ about_x @ centre(blob) + positions[2, :3]
+    assert np.allclose(centre(seen[..., 2]), turned, atol=0.02)
 
 
 # the dataset
@@ -471,6 +574,144 @@ def test_derivatives_have_mask_and_motion_and_change_no_other_file(dataset, tmp_
     assert motion.columns.tolist() == ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
     bold = nibabel.load(func / f"{stem}_{space}_desc-preproc_bold.nii.gz")
     assert len(motion) == bold.shape[3]
+
+
+def test_dataset_without_shared_noise_and_motion_draws_no_number_for_them(tmp_path, monkeypatch):
+    drawn = set()
+    random = recording.random
+
+    def listen(settings, *key):
+        drawn.add(key[0])
+        return random(settings, *key)
+
+    monkeypatch.setattr(recording, "random", listen)
+    new = {recording.LOADINGS, recording.SHARED, recording.HEAD}
+    settings = dataclasses.replace(TINY, n_participants=1, with_derivatives=True)
+    arrays, sidecar = read_truth(simulate(tmp_path / "without", settings))
+    assert drawn
+    assert not drawn & new
+    assert list(arrays)[-1] == "spikes"
+    assert not arrays.keys() & {"shared_courses", "shared_loadings", "head_positions"}
+    # Nor does the truth name them: its bytes are those from before there were such settings.
+    assert not sidecar["Settings"].keys() & {"shared_noise", "motion"}
+    assert not sidecar.keys() & {"SharedNoisePercent", "HeadMotionMm"}
+    simulate(tmp_path / "with", dataclasses.replace(settings, shared_noise=0.5, motion=0.5))
+    assert new <= drawn
+
+
+def test_shared_noise_is_added_to_every_brain_voxel_and_changes_nothing_else(dataset, tmp_path):
+    settings = dataclasses.replace(TINY, shared_noise=2.0, with_derivatives=True)
+    folder = simulate(tmp_path / "ds", settings, TinyGenerator())
+    arrays, sidecar = read_truth(folder)
+    before, after = contents(dataset), contents(folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    assert all(name.endswith(("bold.nii.gz", "truth.npz", "truth.json")) for name in changed)
+    assert sidecar["SharedNoisePercent"] == sidecar["Settings"]["shared_noise"] == 2.0
+    assert set(sidecar["Arrays"]) == set(arrays)
+    mask, baseline = arrays["brain"], arrays["baseline"][arrays["brain"]]
+    assert arrays["shared_courses"].shape == (3, n_volumes(TINY), 5)
+    assert arrays["shared_loadings"].shape == (5, mask.sum())
+    for run, courses in enumerate(arrays["shared_courses"]):
+        name = f"sub-01/func/sub-01_task-faces_run-{run + 1:02d}_bold.nii.gz"
+        bold = [np.asarray(nibabel.load(part / name).dataobj) for part in (dataset, folder)]
+        assert (bold[0][~mask] == bold[1][~mask]).all()
+        added = (bold[1][mask] - bold[0][mask]).T
+        shared = courses @ arrays["shared_loadings"]
+        assert np.allclose(added, baseline * shared / 100, atol=1.01)
+        assert shared.std(axis=0).mean() == pytest.approx(2.0, rel=1e-4)
+    assert not np.allclose(*arrays["shared_courses"][:2])
+    other, _ = read_truth(folder, "02")
+    for name in ("shared_courses", "shared_loadings"):
+        assert not np.allclose(other[name], arrays[name])
+
+
+# Of 1 % drift, the square leaves what takes components of its own.
+@pytest.mark.parametrize(("drift", "n_components"), [(0.0, 5), (1.0, 8)])
+def test_principal_components_of_voxels_without_code_span_the_shared_courses(
+    tmp_path, drift, n_components
+):
+    settings = SimulationSettings(
+        n_participants=1,
+        n_train_runs=1,
+        generator="none",
+        spikes_per_run=0,
+        drift=drift,
+        shared_noise=0.5,
+    )
+    folder = simulate(tmp_path / "ds", settings)
+    arrays, _ = read_truth(folder)
+    others = arrays["brain"].copy()
+    others[tuple(arrays["coding_voxels"].T)] = False
+    for run, courses in enumerate(arrays["shared_courses"].astype(float)):
+        name = f"sub-01/func/sub-01_task-faces_run-{run + 1:02d}_bold.nii.gz"
+        bold = np.asarray(nibabel.load(folder / name).dataobj)[others].T.astype(float)
+        drifts = np.vander(np.linspace(-1, 1, len(bold)), 3)
+
+        def without(confounds, data):
+            return data - confounds @ np.linalg.lstsq(confounds, data, rcond=None)[0]
+
+        components = np.linalg.svd(without(drifts, bold / bold.mean(axis=0)))[0][:, :n_components]
+        wanted = without(drifts, courses)
+        left = without(components, wanted)
+        assert (1 - left.var(axis=0) / wanted.var(axis=0) > 0.97).all()
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory):
+    settings = SimulationSettings(
+        n_participants=1, n_train_runs=1, generator="none", with_derivatives=True, motion=0.5
+    )
+    return simulate(tmp_path_factory.mktemp("moving") / "ds", settings)
+
+
+FUNC = "derivatives/simprep/sub-01/func/sub-01_task-faces_run-"
+PREPROC = "_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
+
+
+def test_motion_is_in_the_raw_images_only_and_its_parameters_are_confounds(moving, tmp_path):
+    arrays, sidecar = read_truth(moving)
+    assert sidecar["HeadMotionMm"] == sidecar["Settings"]["motion"] == 0.5
+    assert arrays["head_positions"].shape == (2, 132, 6)
+    settings = SimulationSettings(
+        n_participants=1, n_train_runs=1, generator="none", with_derivatives=True
+    )
+    before, after = contents(simulate(tmp_path / "ds", settings)), contents(moving)
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    kinds = ("truth.npz", "truth.json", "confounds_timeseries.tsv", "README")
+    raw = {f"sub-01/func/sub-01_task-faces_run-{run:02d}_bold.nii.gz" for run in (1, 2)}
+    assert {name for name in changed if not name.endswith(kinds)} == raw
+    for run, positions in enumerate(arrays["head_positions"], start=1):
+        confounds = pd.read_csv(moving / f"{FUNC}{run:02d}_desc-confounds_timeseries.tsv", sep="\t")
+        assert np.allclose(confounds, positions, rtol=1e-5, atol=1e-9)
+
+
+def test_planted_motion_can_be_found_in_the_images(moving):
+    from scipy.ndimage import map_coordinates, spline_filter
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
+    arrays, _ = read_truth(moving)
+    units = np.array([1, 1, 1, 50, 50, 50])
+    for run in (1, 2):
+        name = f"sub-01/func/sub-01_task-faces_run-{run:02d}_bold.nii.gz"
+        bold = np.asarray(nibabel.load(moving / name).dataobj).astype(float)
+        still = np.asarray(nibabel.load(f"{moving / FUNC}{run:02d}{PREPROC}").dataobj)
+        spline = spline_filter(still.mean(axis=-1), mode="nearest")
+        to_mm = recording.affine(still.shape[:3])
+        places = nibabel.affines.apply_affine(to_mm, np.indices(still.shape[:3]).reshape(3, -1).T)
+
+        def error(guess, volume, spline=spline, places=places, to_mm=to_mm, bold=bold):
+            turn = Rotation.from_euler("xyz", guess[3:] / 50).as_matrix()
+            source = nibabel.affines.apply_affine(np.linalg.inv(to_mm), (places - guess[:3]) @ turn)
+            seen = map_coordinates(spline, source.T, mode="nearest", prefilter=False)
+            return seen - bold[..., volume].ravel()
+
+        for volume in (0, 60, 131):
+            found = least_squares(error, np.zeros(6), diff_step=1e-3, args=(volume,)).x
+            planted = arrays["head_positions"][run - 1, volume] * units
+            assert np.abs(found - planted).max() < 0.15
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(dataset, tmp_path):

@@ -233,7 +233,7 @@ def _write_root(out: Path, settings: SimulationSettings, generator: ImageGenerat
     )
     (out / "README").write_text(_readme(settings, generator), encoding="utf-8")
     if settings.with_derivatives:
-        _write_derivative_root(out / DERIVATIVES)
+        _write_derivative_root(out / DERIVATIVES, settings)
     # Last: what was interrupted is not taken for a dataset.
     write_json(out / "dataset_description.json", _description("Simulated faces", "raw"))
 
@@ -244,7 +244,8 @@ def _readme(settings: SimulationSettings, generator: ImageGenerator | None) -> s
         images = f"The image model {generator.name} made each image from its latents."
     derivatives = ""
     if settings.with_derivatives:
-        derivatives = f"\n- `{DERIVATIVES}`: the same BOLD under the names that fMRIPrep gives."
+        bold = "the BOLD before the head moved" if settings.motion else "the same BOLD"
+        derivatives = f"\n- `{DERIVATIVES}`: {bold} under the names that fMRIPrep gives."
     return _README.format(
         n_participants=settings.n_participants,
         n_runs=settings.n_test_runs + settings.n_train_runs,
@@ -256,13 +257,17 @@ def _readme(settings: SimulationSettings, generator: ImageGenerator | None) -> s
     )
 
 
-def _write_derivative_root(root: Path) -> None:
+def _write_derivative_root(root: Path, settings: SimulationSettings) -> None:
     description = _description("Simulated faces, preprocessed", "derivative")
     links = {"SourceDatasets": [{"URL": "../.."}], "DatasetLinks": {"raw": "../.."}}
     write_json(root / "dataset_description.json", description | links)
+    moves = ""
+    if settings.motion:
+        moves = "The head moves in the raw dataset and not here.\n"
     (root / "README").write_text(
         "# Simulated derivatives\n\nThe simulated BOLD of the raw dataset under the names that "
-        "fMRIPrep gives, with brain\nmasks and motion parameters. Nothing was preprocessed.\n",
+        "fMRIPrep gives, with brain\nmasks and motion parameters. Nothing was preprocessed.\n"
+        + moves,
         encoding="utf-8",
     )
     (root / ".bidsignore").write_text("*_timeseries.*\n", encoding="utf-8")

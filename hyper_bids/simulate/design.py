@@ -13,6 +13,8 @@ from hyper_bids.errors import UsageError
 LEAD_IN = 6.0  # s before the first stimulus
 LEAD_OUT = 12.0  # s after the end of the last trial
 MIN_SIDE = 5  # voxels; a smaller ellipsoid has no inside
+MIN_SLICES = 8  # of a head that moves; fewer do not show where it is
+MIN_VOLUMES = 10  # of a run with shared noise, so that its time courses can be uncorrelated
 MAX_HRF_VARIATION = 3.0  # beyond it the earliest responses would peak at the stimulus
 
 _LEAST = {
@@ -25,6 +27,8 @@ _LEAST = {
     "n_latents": 1,
     "spikes_per_run": 0,
     "drift": 0,
+    "shared_noise": 0,
+    "motion": 0,
     "random_seed": 0,
 }
 _ABOVE_ZERO = ("t_r", "soa", "duration")
@@ -83,6 +87,7 @@ def check(settings: SimulationSettings) -> None:
     if not all(0 <= level < math.inf for level in settings.noise):
         _refuse("noise", settings.noise, "levels of at least 0 are wanted")
     _check_timing(settings)
+    _check_extras(settings)
 
 
 def _check_timing(settings: SimulationSettings) -> None:
@@ -106,6 +111,22 @@ def _check_timing(settings: SimulationSettings) -> None:
             "spikes_per_run",
             settings.spikes_per_run,
             f"at most {n_volumes(settings) // 4}, a quarter of a run's volumes, are accepted",
+        )
+
+
+def _check_extras(settings: SimulationSettings) -> None:
+    if settings.shared_noise and n_volumes(settings) < MIN_VOLUMES:
+        _refuse(
+            "shared_noise",
+            settings.shared_noise,
+            f"it needs at least {MIN_VOLUMES} volumes in a run, and these have "
+            f"{n_volumes(settings)}",
+        )
+    if settings.motion and settings.shape[2] < MIN_SLICES:
+        _refuse(
+            "motion",
+            settings.motion,
+            f"it needs a shape of at least {MIN_SLICES} slices, and this has {settings.shape[2]}",
         )
 
 

@@ -14,6 +14,8 @@ from hyper_bids.config import SimulationSettings, to_dict
 from hyper_bids.simulate import signal
 from hyper_bids.simulate.brain import CODE_SD, Brain, make_brain
 from hyper_bids.simulate.design import Design, make_design
+from hyper_bids.simulate.head import head_positions, moved
+from hyper_bids.simulate.shared import shared_courses, shared_loadings
 
 TASK = "faces"
 SPACE = "MNI152NLin2009cAsym"
@@ -24,7 +26,11 @@ MOTION_COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 # One independent stream of random numbers for each purpose: changing the use of one leaves the
 # others, and so the rest of the dataset, as they are.
-LATENTS, ORDER, BRAIN, NOISE, SPIKES, MOTION = range(6)
+LATENTS, ORDER, BRAIN, NOISE, SPIKES, MOTION, LOADINGS, SHARED, HEAD = range(9)
+
+# Settings that came later, and their names in the truth: told only where they are above 0, so that
+# a dataset without them has the bytes that it had before.
+_OPTIONAL = {"shared_noise": "SharedNoisePercent", "motion": "HeadMotionMm"}
 
 _ARRAYS = {
     "coding_voxels": "Voxel indices (i, j, k) of the coding voxels; their order is that of the "
@@ -38,6 +44,12 @@ _ARRAYS = {
     "brain": "The brain, x by y by z",
     "baseline": "Mean signal without any response, x by y by z, 0 outside the brain",
     "spikes": "Volumes at which spikes peak, n_runs x n_spikes, counted from 0",
+    "shared_courses": "Time courses of the shared noise, n_runs x n_volumes x n_shared; mean 0, "
+    "sd 1 and uncorrelated in each run",
+    "shared_loadings": "How much each brain voxel follows them, n_shared x n_brain, percent signal "
+    "change; voxels in the order of brain, its last axis fastest",
+    "head_positions": "Where the head is, n_runs x n_volumes x 6: translations (mm) and rotations "
+    "(rad) along and about the three axes, from the place of brain and baseline",
 }
 
 
@@ -106,6 +118,7 @@ def write_participant(
     design = make_design(settings, random(settings, ORDER, index))
     betas = brain.mean_response + stimuli.latents.astype(float) @ brain.weights
     sd = noise_level(settings, index) * signal.noise_percent(settings, design)
+    extras = _extras(settings, index, brain, design)
     spikes = []
     for run, shown in enumerate(design.stimulus):
         name = f"sub-{label}_task-{TASK}_run-{run + 1:02d}"
@@ -116,14 +129,47 @@ def write_participant(
         spikes.append(volumes)
         evoked = signal.evoked(design, betas[shown], brain, settings.t_r, settings.duration)
         rng = random(settings, NOISE, index, run)
-        values = signal.run_signal(settings, brain, evoked, sd, courses, rng)
-        write_image(bold, signal.to_image(values, brain.mask, rng), settings.t_r)
+        shared = None
+        if settings.shared_noise:
+            shared = extras["shared_courses"][run], extras["shared_loadings"]
+        values = signal.run_signal(settings, brain, evoked, sd, courses, rng, shared)
+        image, still = signal.to_image(values, brain.mask, rng), None
+        if settings.motion:
+            still, image = image, moved(image, extras["head_positions"][run], VOXEL_SIZE)
+        write_image(bold, image, settings.t_r)
         write_tsv(bold.with_name(f"{name}_events.tsv"), _events(settings, design, run, stimuli))
         if settings.with_derivatives:
-            motion = signal.motion(courses, random(settings, MOTION, index, run))
-            _write_derivatives(out / DERIVATIVES, bold, brain.mask, motion, settings.t_r)
+            if settings.motion:
+                motion = extras["head_positions"][run]
+            else:  # numbers only: the images do not move
+                motion = signal.motion(courses, random(settings, MOTION, index, run))
+            _write_derivatives(out / DERIVATIVES, bold, still, brain.mask, motion, settings.t_r)
         progress()
-    _write_truth(out / TRUTH / f"sub-{label}_truth", settings, index, brain, betas, sd, spikes)
+    extras["spikes"] = np.array(spikes, np.int32).reshape(len(spikes), -1)
+    _write_truth(out / TRUTH / f"sub-{label}_truth", settings, index, brain, betas, sd, extras)
+
+
+def _extras(
+    settings: SimulationSettings, index: int, brain: Brain, design: Design
+) -> dict[str, np.ndarray]:
+    """Draw the shared noise and the positions of the head, where they were asked for."""
+    extras = {}
+    n_runs = len(design.stimulus)
+    if settings.shared_noise:
+        extras["shared_courses"] = np.stack(
+            [
+                shared_courses(design.n_volumes, settings.t_r, random(settings, SHARED, index, run))
+                for run in range(n_runs)
+            ]
+        )
+        extras["shared_loadings"] = shared_loadings(
+            brain.mask, settings.shared_noise, random(settings, LOADINGS, index)
+        )
+    if settings.motion:
+        extras["head_positions"] = head_positions(
+            n_runs, design.n_volumes, settings.t_r, settings.motion, random(settings, HEAD, index)
+        )
+    return extras
 
 
 def write_image(path: Path, data: np.ndarray, t_r: float | None = None) -> None:
@@ -155,8 +201,14 @@ def _events(settings: SimulationSettings, design: Design, run: int, stimuli: Sti
 
 
 def _write_derivatives(
-    root: Path, bold: Path, mask: np.ndarray, motion: np.ndarray, t_r: float
+    root: Path,
+    bold: Path,
+    still: np.ndarray | None,
+    mask: np.ndarray,
+    motion: np.ndarray,
+    t_r: float,
 ) -> None:
+    """Write the derivative of a run: the BOLD of the ``still`` head, or what was recorded."""
     import pandas as pd
 
     name = bold.name.removesuffix("_bold.nii.gz")
@@ -166,7 +218,10 @@ def _write_derivatives(
     brain = folder / f"{name}_space-{SPACE}_desc-brain_mask.nii.gz"
     confounds = folder / f"{name}_desc-confounds_timeseries.tsv"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(bold, preproc)
+    if still is None:
+        shutil.copyfile(bold, preproc)
+    else:
+        write_image(preproc, still, t_r)
     write_json(
         folder / f"{name}_space-{SPACE}_desc-preproc_bold.json",
         {"RepetitionTime": t_r, "TaskName": TASK, "SkullStripped": False, "Sources": [source]},
@@ -190,7 +245,7 @@ def _write_derivatives(
 
 
 def _write_truth(
-    stem: Path, settings: SimulationSettings, index: int, brain: Brain, betas, sd, spikes
+    stem: Path, settings: SimulationSettings, index: int, brain: Brain, betas, sd, extras
 ) -> None:
     baseline = np.zeros(brain.mask.shape, np.float32)
     baseline[brain.mask] = brain.baseline
@@ -203,8 +258,9 @@ def _write_truth(
         "dispersion": brain.dispersion.astype(np.float32),
         "brain": brain.mask,
         "baseline": baseline,
-        "spikes": np.array(spikes, np.int32).reshape(len(spikes), -1),
+        **extras,
     }
+    absent = [name for name in _OPTIONAL if not getattr(settings, name)]
     stem.parent.mkdir(parents=True, exist_ok=True)
     np.savez(stem.with_suffix(".npz"), **arrays)
     write_json(
@@ -217,8 +273,9 @@ def _write_truth(
             "CodePercent": CODE_SD,
             "DriftPercent": settings.drift,
             "SpikePercent": signal.SPIKE_SD,
+            **{_OPTIONAL[n]: getattr(settings, n) for n in _OPTIONAL if n not in absent},
             "RandomSeed": settings.random_seed,
-            "Settings": to_dict(settings),
+            "Settings": {n: v for n, v in to_dict(settings).items() if n not in absent},
             "SoftwareVersion": __version__,
         },
     )

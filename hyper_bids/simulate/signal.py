@@ -197,7 +197,13 @@ def motion(courses: np.ndarray, rng) -> np.ndarray:
 
 
 def run_signal(
-    settings: SimulationSettings, brain: Brain, run_evoked: np.ndarray, sd: float, courses, rng
+    settings: SimulationSettings,
+    brain: Brain,
+    run_evoked: np.ndarray,
+    sd: float,
+    courses,
+    rng,
+    shared: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return the signal of a run in each brain voxel.
 
@@ -210,6 +216,8 @@ def run_signal(
         Standard deviation of the AR(1) noise.
     courses : array of shape (n_volumes, n_spikes)
     rng : Generator
+    shared : arrays of shape (n_volumes, n_shared) and (n_shared, n_brain), percent, optional
+        Time courses of the noise that voxels share, and how much each voxel follows them.
 
     Returns
     -------
@@ -224,6 +232,8 @@ def run_signal(
     if courses.shape[1]:
         patterns = rng.standard_normal((courses.shape[1], shape[1]), dtype=np.float32)
         percent += courses @ (np.float32(SPIKE_SD) * patterns)
+    if shared is not None:
+        percent += shared[0] @ shared[1]
     percent[:, brain.coding] += run_evoked.astype(np.float32)
     percent *= brain.baseline / 100
     percent += brain.baseline
