@@ -11,6 +11,7 @@ from hyper_bids.converters import (
     Extend,
     Parser,
     above_zero,
+    auto_or_number,
     cross_validation,
     device,
     fraction,
@@ -125,12 +126,38 @@ def _add_responses(group) -> None:
     group.add_argument(
         "--betas",
         dest="estimator",
-        choices=("lsa", "lss"),
-        help="all trials in one model, or a model a trial (lsa)",
+        choices=("lsa", "lss", "optimised"),
+        help="all trials in one model, a model a trial, or all trials with a response shape, noise "
+        "components and shrinkage that training trials choose (optimised)",
     )
-    group.add_argument("--hrf", choices=("glover", "spm"), help="response shape (glover)")
     group.add_argument(
-        "--drift-order", type=zero_or_more, metavar="N", help="polynomial drift order (2)"
+        "--hrf",
+        choices=("auto", "glover", "spm"),
+        help="response shape (auto: optimised, each voxel its own; else glover)",
+    )
+    group.add_argument(
+        "--drift-order",
+        type=auto_or_number,
+        metavar="{auto,N}",
+        help="polynomial drift order (auto: the one that training runs choose)",
+    )
+    group.add_argument(
+        "--noise-model",
+        choices=("auto", "ols", "ar1"),
+        help="white noise, or autocorrelated (auto: optimised, what training runs choose; else "
+        "ols)",
+    )
+    group.add_argument(
+        "--noise-components",
+        type=auto_or_number,
+        metavar="{auto,N}",
+        help="principal components of voxels that do not respond (auto: optimised, as many as "
+        "training runs choose; else 0)",
+    )
+    group.add_argument(
+        "--shrinkage",
+        choices=("auto", "none"),
+        help="optimised: draw betas towards a voxel's mean response (auto: if it helps)",
     )
     group.add_argument(
         "--confounds",

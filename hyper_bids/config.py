@@ -40,9 +40,12 @@ class InputSettings:
 class BetaSettings:
     """How one response a trial is estimated from the BOLD signal."""
 
-    estimator: str = "lsa"
-    hrf: str = "glover"
-    drift_order: int = 2
+    estimator: str = "optimised"
+    hrf: str = "auto"
+    drift_order: str = "auto"
+    noise_model: str = "auto"
+    noise_components: str = "auto"
+    shrinkage: str = "auto"
     confounds: tuple[str, ...] = ("motion6",)
     dummy_scans: int = 0
     slice_time_ref: float = 0.5
@@ -254,8 +257,8 @@ def _as_type(value: object, wanted: object) -> object:
         kind = typing.get_args(wanted)[0]
         entries = value if isinstance(value, list) else [value]
         return tuple(_as_type(entry, kind) for entry in entries)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if wanted in (float, str) and isinstance(value, int) and not isinstance(value, bool):
+        return wanted(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise TypeError
     return value

@@ -143,6 +143,13 @@ def cross_validation(text: str) -> str:
     )
 
 
+def auto_or_number(text: str) -> str:
+    """Convert ``auto`` or a whole number from 0."""
+    if text == "auto" or (text.isdecimal() and text.isascii()):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 0")
+
+
 def device(text: str) -> str:
     """Convert the name of a device."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):

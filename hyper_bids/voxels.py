@@ -10,38 +10,6 @@ import numpy as np
 MIN_TRIALS = 8
 
 
-def trial_z(
-    betas: np.ndarray, variance_factors: np.ndarray, residual_sd: np.ndarray, dof: int
-) -> np.ndarray:
-    """Return each trial's z map: t = beta / (sd * sqrt(variance factor)), as a standard normal.
-
-    Parameters
-    ----------
-    betas : array of shape (n_trials, n_voxels)
-    variance_factors : array of shape (n_trials,)
-    residual_sd : array of shape (n_voxels,), in the unit of the betas
-    dof : int
-        Residual degrees of freedom.
-
-    Returns
-    -------
-    array of shape (n_trials, n_voxels), float32
-        0 where the noise is 0.
-    """
-    betas = np.asarray(betas)
-    if betas.shape != (len(variance_factors), len(residual_sd)):
-        raise ValueError(
-            f"betas of shape {betas.shape} with {len(variance_factors)} variance factors and "
-            f"{len(residual_sd)} residual standard deviations"
-        )
-    noisy = residual_sd > 0
-    precision = np.divide(1.0, residual_sd, out=np.zeros(len(residual_sd)), where=noisy)
-    z = np.empty(betas.shape, np.float32)
-    for row, beta, factor in zip(z, betas, variance_factors, strict=True):
-        row[:] = t_to_z(beta * precision / np.sqrt(factor), dof)
-    return z
-
-
 def t_to_z(t: np.ndarray, dof: float) -> np.ndarray:
     """Return the standard normal values with the same tail probabilities as ``t``.
 

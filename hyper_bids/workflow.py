@@ -40,7 +40,7 @@ _ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "responses": ("responses", "estimate_responses", ()),
     "decoding": ("decoding", "fit_decoder", ("responses",)),
     "images": ("images", "reconstruct", ("decoding",)),
-    "scores": ("scoring", "score", ("decoding", "images")),
+    "scores": ("scoring", "score", ("responses", "decoding", "images")),
 }
 
 
@@ -179,6 +179,7 @@ def _add_participant(
 ) -> None:
     told = {key: running[key] for key in ("device", "progress", "log_level")}
     told["n_threads"] = settings.resources.omp_nthreads
+    told["memory_mb"] = _memory_mb(plan, settings, running)
     nodes = {}
     for name, job in member.jobs.items():
         node = engine.Node(
@@ -197,6 +198,14 @@ def _add_participant(
             if source in nodes:
                 links = [("folder", source), ("digest", f"{source}_digest")]
                 workflow.connect([(nodes[source], node, links)])
+
+
+def _memory_mb(plan: Plan, settings: Settings, running: dict) -> int:
+    """Return the megabytes that one stage may take: its share of all, at least what it needs."""
+    side_by_side = 1
+    if running["plugin"] == "multiproc":
+        side_by_side = max(1, settings.resources.nprocs // settings.resources.omp_nthreads)
+    return max(plan.memory_mb, int(1024 * running["memory_gb"] / side_by_side))
 
 
 def _run(workflow, settings: Settings, running: dict) -> str | None:

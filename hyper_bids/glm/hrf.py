@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -45,6 +46,36 @@ def spm(t: np.ndarray) -> np.ndarray:
 
 HRFS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"glover": glover, "spm": spm}
 
+# Seconds: times to peak and dispersions of the library. Times to peak differ by about 1 s (standard
+# deviation) between places and people (Handwerker et al. 2004, NeuroImage 21:1639-1651).
+LIBRARY_PEAKS = (3.9, 4.4, 4.9, 5.4, 5.9, 6.4, 6.9)
+LIBRARY_DISPERSIONS = (0.7, 0.9, 1.15)
+
+
+def library() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return 22 responses to choose from, by name: Glover's, and a grid around it.
+
+    Choosing one of a fixed set for each voxel is the idea of Prince et al. (2022), eLife 11:e77599;
+    theirs comes from data, this one is the double gamma of Glover (1999) with the main lobe's time
+    to peak and dispersion on a grid. The undershoot follows the main lobe by 6 s in each.
+
+    Returns
+    -------
+    dict
+        Name to a function of seconds, peak 1. The first is ``glover``.
+    """
+    grid = {
+        f"peak-{peak:g}-dispersion-{dispersion:g}": partial(
+            _gamma_difference,
+            delays=(peak + dispersion, peak + dispersion + 6.0),
+            dispersion=dispersion,
+            ratio=0.48,
+        )
+        for peak in LIBRARY_PEAKS
+        for dispersion in LIBRARY_DISPERSIONS
+    }
+    return {"glover": glover, **grid}
+
 
 def _gamma_difference(
     t: np.ndarray, delays: tuple[float, float], dispersion: float, ratio: float
@@ -55,8 +86,8 @@ def _gamma_difference(
         peak, undershoot = (_gamma_density(t, delay / dispersion, dispersion) for delay in delays)
         return peak - ratio * undershoot
 
-    # Both responses peak between 4 and 6 s; a step of 1 ms finds the peak to 1e-7.
-    return response(np.asarray(t, float)) / response(np.arange(4.0, 6.0, 0.001)).max()
+    # All responses peak between 3 and 8 s; a step of 1 ms finds the peak to 1e-7.
+    return response(np.asarray(t, float)) / response(np.arange(3.0, 8.0, 0.001)).max()
 
 
 def _gamma_density(t: np.ndarray, shape: float, scale: float) -> np.ndarray:

@@ -46,7 +46,7 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
     fragment = Fragment(folder, job["entities"], job["provenance"])
     trials = pd.DataFrame(job["trials"])
     latents = np.load(job["latents"]).astype(np.float32)
-    chosen, z = choose_voxels(responses, trials, from_dict("voxels", job["voxels"]))
+    chosen, z = choose_voxels(responses, from_dict("voxels", job["voxels"]))
     data = standardised(responses, trials, chosen, job["voxels"]["standardise"])
     train = (trials["split"] == "train").to_numpy()
     test = (trials["split"] == "test").to_numpy()
@@ -94,15 +94,14 @@ def averaged_stimuli(data: np.ndarray, shown: list) -> tuple[np.ndarray, list, n
     return means[order], [stimuli[k] for k in order], counts[order]
 
 
-def choose_voxels(responses: Path, trials, settings) -> tuple[np.ndarray, np.ndarray]:
+def choose_voxels(responses: Path, settings) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the decoder's voxels, and the training trials' mean z map.
 
     The paper's rule: the voxels with the highest z map averaged over the training trials
     (Dado et al. 2022, Methods). With a decoder mask: all of its voxels that have responses.
     """
-    betas = np.load(responses / "internal" / "betas.npy", mmap_mode="r")
     mask = np.load(responses / "internal" / "mask.npy")
-    z = training_z(responses, trials, betas)
+    z = np.load(responses / "internal" / "mean_z.npy")
     if settings.decoder_mask is None:
         return voxels.select(z, settings.n_voxels), z
     labels = volumes.read_labels(settings.decoder_mask)[mask]
@@ -114,23 +113,6 @@ def choose_voxels(responses: Path, trials, settings) -> tuple[np.ndarray, np.nda
             f"{'with the labels given ' if settings.mask_labels else ''}lies in the brain mask."
         )
     return chosen, z
-
-
-def training_z(responses: Path, trials, betas: np.ndarray) -> np.ndarray:
-    """Return the mean over training trials of the trials' z maps, run by run."""
-    noise = np.load(responses / "internal" / "noise.npz")
-    train = (trials["split"] == "train").to_numpy()
-    runs = trials["run_index"].to_numpy()
-    total = np.zeros(betas.shape[1])
-    for run in np.unique(runs[train]):
-        rows = np.flatnonzero(train & (runs == run))
-        total += voxels.trial_z(
-            np.asarray(betas[rows[0] : rows[-1] + 1])[rows - rows[0]],
-            noise["variance_factors"][rows],
-            noise["residual_sd"][run],
-            int(noise["dof"][run]),
-        ).sum(axis=0)
-    return total / train.sum()
 
 
 def standardised(responses: Path, trials, chosen: np.ndarray, how: str) -> np.ndarray:
@@ -193,7 +175,7 @@ def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:
     affine = np.load(responses / "internal" / "affine.npy")
     background = np.load(responses / "internal" / "background.npy")
     with fragment.file(
-        "mean_z", "Mean over the training trials of the z maps of single trials.", Units="z"
+        "mean_z", "z value of the training trials' mean t, averaged over runs.", Units="z"
     ) as path:
         volumes.write_map(path, z, mask, affine)
     used = np.zeros(int(mask.sum()), bool)

@@ -16,8 +16,8 @@ from hyper_bids.bids import events
 from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
 from hyper_bids.participant.plan import Plan
-from hyper_bids.participant.responses import TABLE_COLUMNS, run_jobs
-from hyper_bids.report.methods import methods_text
+from hyper_bids.participant.responses import TABLE_COLUMNS
+from hyper_bids.participant.runs import run_jobs
 
 STAGES = ("responses", "decoding", "images", "scores")
 
@@ -30,12 +30,15 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
     """
     trials = plan.trials.trials
     seed = settings.random_seed
+    latents = events.load_latents(plan.stimuli, plan.trials)
+    train = (trials["split"] == "train").to_numpy()
     jobs = {
         "responses": {
             **_common(plan, "betas", settings, seed=None),
             "settings": to_dict(settings.betas),
             "runs": run_jobs(plan.runs, trials, plan.trials.nuisance),
             "trials": _columns(trials, TABLE_COLUMNS),
+            "latents": str(_stored(latents[train], store)),
         },
         "decoding": {
             **_common(plan, "decoder", settings, seed, "voxels"),
@@ -43,7 +46,7 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
             "decoder": to_dict(settings.decoder),
             "random_seed": seed,
             "trials": _columns(trials, ("run_index", "stim_id", "stim_file", "split")),
-            "latents": str(_stored(events.load_latents(plan.stimuli, plan.trials), store)),
+            "latents": str(_stored(latents, store)),
         },
     }
     if plan.generator is not None:
@@ -66,7 +69,7 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
     responses = [
         str(path)
         for run in plan.runs
-        for path in (run.bold, run.mask, run.confounds)
+        for path in (run.bold, run.mask, run.confounds, _sidecar(run.confounds))
         if path is not None
     ]
     mask = settings.voxels.decoder_mask
@@ -99,6 +102,12 @@ def _common(plan: Plan, stage: str, settings: Settings, seed: int | None, *more:
     if seed is not None:
         provenance["RandomSeed"] = seed
     return {"entities": plan.entities, "provenance": provenance}
+
+
+def _sidecar(table: Path | None) -> Path | None:
+    """Return the JSON beside a confounds table, which says what its components are."""
+    beside = table.with_suffix(".json") if table else None
+    return beside if beside is not None and beside.is_file() else None
 
 
 def _columns(frame, names) -> dict[str, list]:
@@ -136,17 +145,15 @@ def _page(plan: Plan, settings: Settings) -> dict:
         "facts": facts,
         "notes": list(plan.notes),
         "simulated": plan.simulated,
-        "methods": methods_text(
-            {
-                name: to_dict(getattr(settings, name))
-                for name in ("betas", "voxels", "decoder", "images", "scores")
-            },
-            {
-                **counts,
-                "n_latents": plan.n_latents,
-                "generator": plan.generator,
-                "t_r": run.t_r,
-                "shared_stimuli": plan.trials.shared_allowed,
-            },
-        ),
+        "settings": {
+            name: to_dict(getattr(settings, name))
+            for name in ("betas", "voxels", "decoder", "images", "scores")
+        },
+        "design": {
+            **counts,
+            "n_latents": plan.n_latents,
+            "generator": plan.generator,
+            "t_r": run.t_r,
+            "shared_stimuli": plan.trials.shared_allowed,
+        },
     }

@@ -10,12 +10,14 @@ import numpy as np
 
 from hyper_bids import volumes
 from hyper_bids.bids import events, inputs
-from hyper_bids.config import Settings, VoxelSettings
+from hyper_bids.config import BetaSettings, Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.glm import betas as glm
 from hyper_bids.participant import images
 from hyper_bids.participant.decoding import cv_folds
-from hyper_bids.participant.responses import run_design, run_jobs
+from hyper_bids.participant.recording import FIRST_ORDER
+from hyper_bids.participant.responses import LIBRARIES_MB
+from hyper_bids.participant.runs import Regressors, run_jobs, run_regressors
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -36,11 +38,10 @@ class Plan:
 
     @property
     def memory_mb(self) -> int:
-        """Megabytes that the largest stage needs: one run, its estimates, and the libraries."""
+        """Megabytes that the largest stage needs: one run, some blocks, and the libraries."""
         run = self.largest_run
         voxels = run.shape[0] * run.shape[1] * run.shape[2]
-        trials = self.trials.trials["run_index"].value_counts().max()
-        return int(700 + 4 * voxels * (run.n_volumes + 2 * trials + 30) / 2**20)
+        return int(LIBRARIES_MB + 300 + 4 * voxels * (run.n_volumes + 30) / 2**20)
 
     @property
     def largest_run(self) -> inputs.Run:
@@ -155,7 +156,7 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
                 f"{settings.betas.dummy_scans} dropped volumes. Lower --dummy-scans."
             )
         try:
-            glm.check_design(*run_design(job, settings.betas), settings.betas.estimator)
+            _check_regressors(run_regressors(job, settings.betas), settings.betas)
         except glm.DesignError as error:
             raise InputError(
                 f"{run.events}, lines {listing(lines[trial] for trial in error.trials)}, column "
@@ -170,6 +171,21 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
     if n_test < 2:
         raise InputError(
             f"the test trials show {n_test} stimulus; at least 2 are needed to tell them apart."
+        )
+
+
+def _check_regressors(regressors: Regressors, settings: BetaSettings) -> None:
+    """Check that trials can be told apart with the drift order asked for, or the first one."""
+    order = FIRST_ORDER if settings.drift_order == "auto" else int(settings.drift_order)
+    estimator = "lss" if settings.estimator == "lss" else "lsa"
+    nuisance = regressors.nuisance(order)
+    glm.check_design(regressors.trials[0], nuisance, estimator)
+    asked = 0 if settings.noise_components == "auto" else int(settings.noise_components)
+    room = regressors.n_volumes - len(regressors.is_train) - nuisance.shape[1] - 1
+    if asked > room:
+        raise ValueError(
+            f"{asked} noise components are more than the {max(room, 0)} that its volumes have room "
+            f"for. Lower --noise-components"
         )
 
 

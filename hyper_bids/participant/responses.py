@@ -1,28 +1,28 @@
-"""Stage 1: one response a trial and voxel, from the BOLD signal. It knows no latents."""
+"""Stage 1: one response a trial and voxel, from the BOLD signal.
+
+What is chosen here (the model of the BOLD, response functions, shrinkage, noise components) is
+chosen from training trials; of latents, this stage is given those of the training trials only.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyper_bids import volumes
-from hyper_bids.bids.confounds import read_confounds
+from hyper_bids import figures, volumes
 from hyper_bids.bids.outputs import Fragment
-from hyper_bids.config import BetaSettings, from_dict
-from hyper_bids.errors import InputError
-from hyper_bids.glm import betas as glm
-from hyper_bids.glm import design
-
-if TYPE_CHECKING:
-    from hyper_bids.bids.inputs import Run
+from hyper_bids.config import from_dict
+from hyper_bids.participant import tuning
+from hyper_bids.participant.estimation import Maps, estimate_blocks
+from hyper_bids.participant.recording import Recording, record
+from hyper_bids.participant.runs import common_mask, response_functions, run_regressors
 
 LOG = logging.getLogger("hyper_bids")
-
-# Percent: half of a run's voxels with noise of half their mean are no BOLD with a baseline.
-_MOST_NOISE = 50.0
 
 TABLE_COLUMNS = {
     "session": "Session label",
@@ -35,16 +35,35 @@ TABLE_COLUMNS = {
     "stim_file": "Image of the stimulus, relative to stimuli/",
     "split": "Use of the trial: train or test",
 }
+MODEL_COLUMNS = {
+    "choice": "What was varied; the steps follow each other, each with what those before it chose",
+    "drift_order": "Order of the polynomial drift",
+    "noise_model": "ols: white noise; ar1: autocorrelated",
+    "n_components": "Noise components of each run",
+    "hrf": "Response function; library: each voxel its own",
+    "shrinkage": "Whether betas are shrunken towards each voxel's mean response",
+    "score": "Correlation of betas with what their stimuli predict in training runs that were left "
+    "out, mean over the voxels that respond most",
+    "chosen": "Whether this variant was taken",
+}
+FUNCTION_COLUMNS = {
+    "hrf_index": "Value of the voxels in the image of the same name",
+    "hrf": "Name of the response function",
+    "n_voxels": "Voxels that have it",
+}
 
 
 def estimate_responses(job: dict, folder: Path) -> str:
-    """Estimate all trials' responses, one run in memory at a time, and write them.
+    """Choose the model of the BOLD, estimate all trials' responses, and write them.
+
+    One run, then one block of voxels of all runs, is in memory at a time.
 
     Parameters
     ----------
     job : dict
         ``runs`` (files, TR, onsets, durations, nuisance events), ``trials`` (the table),
-        ``settings``, ``entities`` and ``provenance``, as :mod:`hyper_bids.participant.jobs` gives.
+        ``latents`` (file with those of the training trials), ``settings``, ``memory_mb``,
+        ``entities`` and ``provenance``, as :mod:`hyper_bids.participant.jobs` gives.
     folder : path
         Where this stage's part of the derivatives is built.
 
@@ -55,172 +74,150 @@ def estimate_responses(job: dict, folder: Path) -> str:
     """
     fragment = Fragment(folder, job["entities"], job["provenance"])
     settings = from_dict("betas", job["settings"])
-    first = settings.dummy_scans
-    mask, affine = common_mask(job["runs"], first)
-    n_trials = sum(len(run["onsets"]) for run in job["runs"])
-    betas = np.lib.format.open_memmap(
-        fragment.internal("betas.npy"), "w+", np.float32, (n_trials, int(mask.sum()))
-    )
-    estimates, filled = [], 0
-    for run in job["runs"]:
-        estimate = estimate_run(run, mask, settings)
-        n_run = len(run["onsets"])
-        betas[filled : filled + n_run] = estimate.betas
-        filled += n_run
-        estimates.append(
-            (
-                estimate.residual_sd,
-                estimate.variance_factors,
-                estimate.dof,
-                estimate.r_square,
-                estimate.baseline,
-            )
-        )
-        LOG.info("%s: %d trials in %d voxels", run["label"], n_run, mask.sum())
-    betas.flush()
-    residual_sd, factors, dof, r_square, baseline = zip(*estimates, strict=True)
-    weights = np.array(dof, float)
-    np.savez(
-        fragment.internal("noise.npz"),
-        residual_sd=np.stack(residual_sd),
-        variance_factors=np.concatenate(factors),
-        dof=np.array(dof),
-    )
+    runs = job["runs"]
+    mask, affine = common_mask(runs, settings.dummy_scans)
+    regressors = [run_regressors(run, settings) for run in runs]
+    names = list(response_functions(settings))
+    latents = np.load(job["latents"])
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        memory = _block_memory(job["memory_mb"], runs, mask)
+        recording = record(runs, regressors, mask, settings, Path(scratch), memory)
+        t_r = [run["t_r"] for run in runs]
+        chosen = tuning.choose_model(recording, regressors, latents, t_r, settings, names)
+        betas_file = fragment.internal("betas.npy")
+        maps = estimate_blocks(recording, regressors, chosen, settings, betas_file, runs)
+    np.save(fragment.internal("mean_z.npy"), maps.mean_z)
     np.save(fragment.internal("mask.npy"), mask)
     np.save(fragment.internal("affine.npy"), affine)
-    np.save(fragment.internal("background.npy"), volumes.to_volume(np.mean(baseline, 0), mask))
-    _write(fragment, job, betas, np.average(r_square, axis=0, weights=weights), baseline)
+    background = volumes.to_volume(recording.baseline.mean(axis=0), mask)
+    np.save(fragment.internal("background.npy"), background)
+    _write_trials(fragment, job, betas_file, mask, affine, chosen)
+    _write_maps(fragment, maps, recording, mask, affine)
+    _write_model(fragment, chosen, maps, names, mask, affine)
     return fragment.close()
 
 
-def _write(fragment: Fragment, job: dict, betas, r_square, baseline) -> None:
+def _block_memory(memory_mb: float, runs: list[dict], mask: np.ndarray) -> float:
+    """Return what is left for blocks beside libraries, and the run that is read."""
+    largest = max(run["n_volumes"] for run in runs)
+    run_mb = 4 * largest * mask.sum() / 2**20
+    return max(memory_mb - LIBRARIES_MB - run_mb, 64.0)
+
+
+# Megabytes that Python and the libraries take before any data are read.
+LIBRARIES_MB = 500
+
+
+def _write_trials(fragment: Fragment, job: dict, betas_file: Path, mask, affine, chosen) -> None:
     import pandas as pd
 
-    mask = np.load(fragment.internal("mask.npy"))
-    affine = np.load(fragment.internal("affine.npy"))
+    betas = np.load(betas_file, mmap_mode="r")
+    model = asdict(chosen.model)
     with fragment.file(
         "betas", "Single-trial responses; volume k is row k of the table of the same name.",
-        Units="percent signal change",
+        Units="percent signal change", Model=model,
     ) as path:  # fmt: skip
         volumes.write_maps(path, betas, mask, affine)
     frame = pd.DataFrame(job["trials"])[list(TABLE_COLUMNS)]
     fragment.table("betas_table", frame, TABLE_COLUMNS)
-    with fragment.file(
-        "r_square", "Variance that the trials explain, of what drift and confounds leave.",
-        Units="fraction",
-    ) as path:  # fmt: skip
-        volumes.write_map(path, r_square, mask, affine)
-    with fragment.file(
-        "baseline", "Mean BOLD signal, to which the responses are relative.", Units="arbitrary"
-    ) as path:
-        volumes.write_map(path, np.mean(baseline, 0), mask, affine)
+    reliable = reliability(betas, frame, np.concatenate([run["is_train"] for run in job["runs"]]))
+    if reliable is not None:
+        with fragment.file(
+            "reliability", "Reliability of the mean response to a test stimulus over its "
+            "repetitions: 1 - within / between mean square, responses centred in each run. Its "
+            "square root is the noise ceiling: the highest correlation with the mean responses "
+            "that a model can reach.",
+            Units="fraction",
+        ) as path:  # fmt: skip
+            volumes.write_map(path, reliable, mask, affine)
+
+
+def reliability(betas: np.ndarray, table, is_train: np.ndarray) -> np.ndarray | None:
+    """Return each voxel's reliability over repeated test stimuli, None where none is repeated.
+
+    One-way analysis of variance, the intraclass correlation of means, ICC(1, k) (Shrout and Fleiss
+    1979, Psychological Bulletin 86:420-428), 0 where it would be negative.
+
+    Parameters
+    ----------
+    betas : array of shape (n_trials, n_voxels)
+    table : DataFrame with session, task, run and stim_id
+    is_train : bool array of shape (n_trials,)
+    """
+    test = np.flatnonzero(~is_train)
+    own = table.iloc[test]
+    shown, counts = np.unique(own["stim_id"].astype(str), return_counts=True)
+    repeated = shown[counts > 1]
+    if len(repeated) < 2:
+        return None
+    run = own[["session", "task", "run"]].astype(str).agg("/".join, axis=1).to_numpy()
+    stimulus = own["stim_id"].astype(str).to_numpy()
+    result = np.zeros(betas.shape[1], np.float32)
+    for start in range(0, betas.shape[1], 1 << 14):
+        part = np.array(betas[test[0] : test[-1] + 1, start : start + (1 << 14)])[test - test[0]]
+        for label in np.unique(run):
+            part[run == label] -= part[run == label].mean(axis=0)
+        groups = [part[stimulus == label] for label in repeated]
+        n = sum(len(group) for group in groups)
+        mean = sum(group.sum(axis=0) for group in groups) / n
+        between = sum(len(g) * (g.mean(axis=0) - mean) ** 2 for g in groups) / (len(groups) - 1)
+        within = sum(((g - g.mean(axis=0)) ** 2).sum(axis=0) for g in groups) / (n - len(groups))
+        ratio = np.divide(within, between, out=np.ones_like(within), where=between > 0)
+        result[start : start + (1 << 14)] = np.clip(1 - ratio, 0, 1)
+    return result
+
+
+def _write_maps(fragment: Fragment, maps: Maps, recording: Recording, mask, affine) -> None:
+    described = {
+        "r_square": (
+            maps.r_square,
+            "Variance that the trials explain, of what drift, confounds and noise leave.",
+            "fraction",
+        ),
+        "baseline": (
+            recording.baseline.mean(axis=0),
+            "Mean BOLD signal, to which the responses are relative.",
+            "arbitrary",
+        ),
+        "tsnr": (
+            maps.tsnr,
+            "Temporal signal-to-noise ratio: mean over standard deviation of the signal, in runs.",
+            "ratio",
+        ),
+    }
+    for key, (values, text, units) in described.items():
+        with fragment.file(key, text, Units=units) as path:
+            volumes.write_map(path, values, mask, affine)
     with fragment.file("brain_mask", "Voxels with a response estimate.", Type="Brain") as path:
         volumes.write_mask(path, mask, affine)
 
 
-def common_mask(runs: list[dict], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the voxels that all runs have, and the affine.
+def _write_model(
+    fragment: Fragment, chosen: tuning.Chosen, maps: Maps, names: list[str], mask, affine
+) -> None:
+    import pandas as pd
 
-    Masks that come with the data are intersected. Where runs that train have none, a brain mask is
-    computed from their mean image; runs that only test have no part in it.
-    """
-    affine = volumes.read_header(runs[0]["bold"]).affine
-    masks = [volumes.read_mask(run["mask"]) for run in runs if run["mask"]]
-    bare = [run for run in runs if run["trains"] and not run["mask"]]
-    if bare:
-        mean = sum(volumes.mean_volume(run["bold"], first) / len(bare) for run in bare)
-        # Voxels that were blanked are no brain, although a mask may close over them.
-        masks.append(volumes.brain_mask(mean, affine) & (mean != 0))
-    mask = np.logical_and.reduce(masks)
-    if not mask.any():
-        raise InputError(
-            f"{Path(runs[0]['bold']).name} and the other runs: no voxel lies in all brain masks. "
-            f"Check the masks, or leave runs out with --run-id."
+    model = chosen.model
+    if model.hrf == "library":
+        with fragment.file(
+            "hrf_index", "Response function of each voxel; the table of the same name has their "
+            "names.", Units="index",
+        ) as path:  # fmt: skip
+            volumes.write_map(path, maps.hrf_index, mask, affine)
+        used = np.bincount(maps.hrf_index.astype(int), minlength=len(names))
+        frame = pd.DataFrame({"hrf_index": range(len(names)), "hrf": names, "n_voxels": used})
+        fragment.table("hrf_table", frame, FUNCTION_COLUMNS)
+    if model.shrinkage:
+        with fragment.file(
+            "ridge_fraction", "How long the vector of a voxel's betas is, about their mean, as a "
+            "fraction of its length without shrinkage (training runs).", Units="fraction",
+        ) as path:  # fmt: skip
+            volumes.write_map(path, maps.fraction, mask, affine)
+    if chosen.table:
+        fragment.table(
+            "model_table", pd.DataFrame(chosen.table), MODEL_COLUMNS, Model=asdict(model)
         )
-    return mask, affine
-
-
-def run_jobs(runs: list[Run], trials, nuisance) -> list[dict]:
-    """Return what the stage is told of each run, as plain JSON.
-
-    Parameters
-    ----------
-    runs : list of Run
-    trials, nuisance : DataFrame
-        Of :class:`hyper_bids.bids.events.Trials`.
-    """
-    found = []
-    for index, run in enumerate(runs):
-        own = trials[trials["run_index"] == index]
-        other = nuisance[nuisance["run_index"] == index]
-        found.append(
-            {
-                "label": run.bold.name.removesuffix(".gz").removesuffix(".nii"),
-                "bold": str(run.bold),
-                "mask": str(run.mask) if run.mask else None,
-                "confounds": str(run.confounds) if run.confounds else None,
-                "t_r": run.t_r,
-                "n_volumes": run.n_volumes,
-                "trains": bool((own["split"] == "train").any()),
-                "onsets": own["onset"].tolist(),
-                "durations": own["duration"].tolist(),
-                "nuisance": {
-                    "onsets": other["onset"].tolist(),
-                    "durations": other["duration"].tolist(),
-                    "kinds": other["trial_type"].tolist(),
-                },
-            }
-        )
-    return found
-
-
-def run_design(run: dict, settings: BetaSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the regressors of one run's trials, and those of no interest.
-
-    Returns
-    -------
-    trials : array of shape (n_volumes, n_trials)
-    nuisance : array of shape (n_volumes, k)
-        Drift, confounds, other events; without the volumes that ``dummy_scans`` drops.
-    """
-    first = settings.dummy_scans
-    n_volumes = run["n_volumes"] - first
-    timing = {
-        "n_volumes": n_volumes,
-        "t_r": run["t_r"],
-        "hrf": settings.hrf,
-        "slice_time_ref": settings.slice_time_ref,
-    }
-    shift = first * run["t_r"]
-    trials = design.trial_regressors(
-        np.array(run["onsets"]) - shift, np.array(run["durations"]), **timing
+        figures.save(figures.model_choice(chosen.table), fragment.figure("model"))
+    fragment.internal("model.json").write_text(
+        json.dumps({**asdict(model), "described": tuning.described(model)}), encoding="utf-8"
     )
-    confounds = other = None
-    if run["confounds"]:
-        values, _ = read_confounds(run["confounds"], settings.confounds, run["n_volumes"])
-        confounds = values[first:]
-    events = run["nuisance"]
-    if events["onsets"]:
-        other, _ = design.event_regressors(
-            np.array(events["onsets"]) - shift, np.array(events["durations"]), events["kinds"],
-            **timing,
-        )  # fmt: skip
-    return trials, design.nuisance_design(n_volumes, settings.drift_order, confounds, other)
-
-
-def estimate_run(run: dict, mask: np.ndarray, settings: BetaSettings) -> glm.TrialBetas:
-    """Estimate the responses of one run's trials."""
-    trials, nuisance = run_design(run, settings)
-    bold = volumes.read_masked(run["bold"], mask, settings.dummy_scans)
-    try:
-        estimate = glm.estimate_betas(bold, trials, nuisance, settings.estimator)
-    except ValueError as error:
-        raise InputError(f"{run['label']}: {error}") from None
-    varying = np.median(np.where(estimate.baseline > 0, estimate.residual_sd, np.inf))
-    if varying > _MOST_NOISE:
-        raise InputError(
-            f"{Path(run['bold']).name}: the signal of most voxels varies about a mean of almost 0 "
-            f"or less, so percent signal change is undefined. Give BOLD with its baseline, not "
-            f"cleaned or demeaned data."
-        )
-    return estimate

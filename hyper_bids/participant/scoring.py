@@ -13,6 +13,7 @@ from hyper_bids import figures, metrics, stats
 from hyper_bids.bids.outputs import Fragment, figures_of
 from hyper_bids.participant.decoding import generator_for
 from hyper_bids.report.build import About, write_report
+from hyper_bids.report.methods import methods_text
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -33,16 +34,16 @@ SUMMARY_COLUMNS = {
 }
 
 
-def score(job: dict, folder: Path, decoding: Path, images: Path | None) -> str:
+def score(job: dict, folder: Path, responses: Path, decoding: Path, images: Path | None) -> str:
     """Score the predictions, test them against shuffled pairs, and write tables and page.
 
     Parameters
     ----------
     job : dict
         ``scores`` (settings), ``random_seed``, ``n_threads``, ``page`` (title, facts, notes,
-        methods), ``entities``, ``provenance``.
-    folder, decoding, images : path
-        Where this stage writes, and where stages 2 and 3 wrote (None: latents only).
+        settings, design), ``entities``, ``provenance``.
+    folder, responses, decoding, images : path
+        Where this stage writes, and where stages 1 to 3 wrote (no images: latents only).
 
     Returns
     -------
@@ -60,7 +61,7 @@ def score(job: dict, folder: Path, decoding: Path, images: Path | None) -> str:
     rows, nulls = summarise(pairs, resampled(data), job["scores"]["n_permutations"], rng)
     _write(fragment, rows, nulls, pairs, index)
     _draw(fragment, data, pairs, nulls, rows)
-    _page(fragment, job, rows, decoding, images)
+    _page(fragment, job, rows, (responses, decoding, images))
     best = next(r for r in rows if r["metric"] == "two_way_identification" and r["control"] is None)
     LOG.info(
         "sub-%s: two-way identification %.3f (p = %.2g)",
@@ -226,13 +227,20 @@ def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
     figures.save(figures.dimension_correlations(r), fragment.figure("dimensions"))
 
 
-def _page(fragment: Fragment, job: dict, rows, decoding: Path, images: Path | None) -> None:
+def _page(fragment: Fragment, job: dict, rows, stages: tuple[Path | None, ...]) -> None:
     import pandas as pd
 
-    drawn = {**figures_of(decoding), **(figures_of(images) if images else {}), **fragment.figures}
+    responses, decoding, _ = stages
+    drawn = {}
+    for stage in filter(None, stages):
+        drawn |= figures_of(stage)
+    drawn |= fragment.figures
     page = job["page"]
+    model = json.loads((responses / "internal" / "model.json").read_text(encoding="utf-8"))
+    methods = methods_text(page["settings"], page["design"] | {"model": model})
     decoder = json.loads((decoding / "internal" / "decoder.json").read_text(encoding="utf-8"))
-    facts = [*page["facts"], ["Voxels of the decoder", str(decoder["n_voxels"])]]
+    facts = [*page["facts"], ["Model of the BOLD", model["described"]]]
+    facts.append(["Voxels of the decoder", str(decoder["n_voxels"])])
     if "alpha" in decoder and np.isscalar(decoder["alpha"]):
         facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
     write_report(
@@ -243,5 +251,5 @@ def _page(fragment: Fragment, job: dict, rows, decoding: Path, images: Path | No
         {name: str(path) for name, path in drawn.items()},
         {"scores": pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))},
         page["notes"],
-        About(page["simulated"], page["methods"], job["provenance"]),
+        About(page["simulated"], methods, job["provenance"]),
     )

@@ -22,8 +22,9 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         :func:`hyper_bids.config.to_dict` gives them.
     facts : dict
         Any of ``runs``, ``training_trials``, ``test_trials``, ``test_stimuli``, ``n_latents``,
-        ``t_r`` (seconds), ``shared_stimuli`` (bool) and ``generator`` (name, file or None). What is
-        absent is not mentioned, so that without facts the text holds for all participants.
+        ``t_r`` (seconds), ``shared_stimuli`` (bool), ``generator`` (name, file or None) and
+        ``model`` (of the BOLD, as it was chosen). What is absent is not mentioned, so that without
+        facts the text holds for all participants.
 
     Returns
     -------
@@ -84,20 +85,19 @@ def _introduction(facts: dict) -> str:
 def _responses(betas: dict, facts: dict) -> str:
     if not betas:
         return ""
-    hrf = {
-        "glover": "the canonical response of Glover [glover1999]",
-        "spm": "the canonical double-gamma response of SPM [friston1998]",
-    }.get(betas.get("hrf"), f"the response {betas.get('hrf')!r}")
-    model = {
-        "lsa": "with a regressor for every trial in one model",
-        "lss": "with a model for every trial, that held its regressor and the sum of all others'",
-    }[betas.get("estimator", "lsa")]
+    estimator = betas.get("estimator", "lsa")
+    how = {
+        "lsa": "by least squares, with a regressor for every trial in one model [mumford2012]",
+        "lss": "by least squares, with a model for every trial, that held its regressor and the "
+        "sum of all others' [mumford2012]",
+        "optimised": "with a regressor for every trial in one model [mumford2012]",
+    }[estimator]
     sampled = f" (repetition time {facts['t_r']:g} s)" if facts.get("t_r") else ""
     text = (
-        f"One response for each trial and voxel was estimated in each run by ordinary least "
-        f"squares, {model} [mumford2012]. A trial was modelled by its "
-        f"duration convolved with {hrf}, sampled at {betas.get('slice_time_ref', 0.5):g} of each "
-        f"volume{sampled}. {_nuisance(betas)} Responses are peaks of the modelled response, in "
+        f"One response for each trial and voxel was estimated in each run {how}. A trial was "
+        f"modelled by its duration convolved with {_hrf(betas, facts)}, sampled at "
+        f"{betas.get('slice_time_ref', 0.5):g} of each volume{sampled}. {_nuisance(betas, facts)} "
+        f"{_noise(betas, facts)}{_choices(betas)} Responses are peaks of the modelled response, in "
         f"percent of the voxel's mean signal."
     )
     if betas.get("dummy_scans"):
@@ -105,17 +105,85 @@ def _responses(betas: dict, facts: dict) -> str:
     return text
 
 
-def _nuisance(betas: dict) -> str:
-    order = betas.get("drift_order", 0)
+def _hrf(betas: dict, facts: dict) -> str:
+    named = {
+        "glover": "the canonical response of Glover [glover1999]",
+        "spm": "the canonical double-gamma response of SPM [friston1998]",
+    }
+    asked = betas.get("hrf", "auto")
+    if asked == "auto" and betas.get("estimator") != "optimised":
+        asked = "glover"
+    found = facts.get("model", {}).get("hrf", "library" if asked == "auto" else asked)
+    if found == "library":
+        return (
+            "one of 22 response functions [glover1999, prince2022], which for each voxel was the "
+            "one that made the signal of left-out training runs most likely"
+        )
+    return named.get(found, f"the response {found!r}")
+
+
+def _noise(betas: dict, facts: dict) -> str:
+    model = facts.get("model", {})
+    asked = betas.get("noise_model", "auto")
+    if asked == "auto" and betas.get("estimator") != "optimised":
+        asked = "ols"
+    kind = model.get("noise_model", asked)
+    own = betas.get("estimator") != "optimised"
+    text = {
+        "ols": "Noise was taken as white.",
+        "ar1": "Noise was modelled as autocorrelated, AR(1), "
+        + ("each voxel by itself." if own else "with one coefficient for all voxels"),
+        "auto": "Noise was taken as white or AR(1), as training trials suggested.",
+    }[kind]
+    if kind == "ar1" and not own:
+        text += f" ({model['rho']:.2f})." if model.get("rho") else "."
+    n = model.get("n_components", 0)
+    if n:
+        text += (
+            f" The first {_count(n, 'principal component')} of each run's voxels that do not "
+            f"respond to trials were regressed out [kay2013]."
+        )
+    if model.get("shrinkage"):
+        text += (
+            " Responses were shrunken towards each voxel's mean response by ridge regression "
+            "[rokem2020], as far as the signal of left-out training runs suggested."
+        )
+    return text
+
+
+def _choices(betas: dict) -> str:
+    parts = {"drift_order": "order of drift"}
+    if betas.get("estimator") == "optimised":
+        parts |= {
+            "noise_model": "noise model",
+            "noise_components": "number of noise components",
+            "hrf": "response functions",
+            "shrinkage": "shrinkage",
+        }
+    free = [text for name, text in parts.items() if betas.get(name, "auto") == "auto"]
+    if not free:
+        return ""
+    verb = "was" if len(free) == 1 else "were"
+    return (
+        f" The {_joined(free)} {verb} chosen on training trials alone: by how well responses were "
+        f"predicted from their stimuli's latents in training runs that were left out."
+    )
+
+
+def _nuisance(betas: dict, facts: dict) -> str:
+    asked = betas.get("drift_order", "auto")
+    order = facts.get("model", {}).get("drift_order", None if asked == "auto" else asked)
     names = list(betas.get("confounds") or ())
     known = {
         "motion6": "the six motion parameters",
         "motion24": "the six motion parameters, their derivatives and the squares of both "
         "[friston1996]",
+        "acompcor": "the first five anatomical noise components [behzadi2007]",
+        "spikes": "a regressor for each volume marked as an outlier of motion",
     }
     # Names of columns stand in backticks: they may hold characters that Markdown uses.
     told = [known.get(name, f"`{_verbatim(name)}`") for name in names if name != "none"]
-    terms = [f"polynomial drifts up to order {order}"]
+    terms = ["polynomial drifts" + (f" up to order {order}" if order is not None else "")]
     if told:
         terms.append(f"where the data come with them, {_joined(told)} and outlying first volumes")
     terms.append("and events that show no stimulus")

@@ -1,0 +1,236 @@
+"""Which response function and how much shrinkage: the evidence of runs that were left out.
+
+A voxel's responses to the trials of a run are taken as b = m + u, u of variance v, so that its
+signal less nuisance is y = X b + e with the covariance s2 (I + g X X'), g = v / s2 (the random
+effects whose best predictor is ridge regression towards the mean response). For each response
+function and each g on a grid, m and s2 are fitted to all runs but one, and the density of the left
+run's signal is taken; no trial has to be repeated. With X = U S W' everything is a sum over the
+n_trials numbers U'y of a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyper_bids.glm.noise import whitened
+
+# Ratio of the responses' variance to that of their estimates, in a typical trial.
+SIGNAL_RATIOS = np.logspace(-2, 2.5, 13)
+
+# Of all pairs of response function and shrinkage: what no data can rule out.
+_DOUBT = 0.02
+_ROUNDS = 15
+
+
+@dataclass(frozen=True, eq=False)
+class RunModel:
+    """One run's design under each of several response functions, decomposed.
+
+    Attributes
+    ----------
+    rho : float
+        Autocorrelation of the noise, which all of this was whitened with.
+    fixed : list of arrays of shape (n_volumes, k)
+        Orthonormal basis of the nuisance; the same object where it is the same.
+    left : list of arrays of shape (n_volumes, n_trials), float32
+        U of X = U S W', the trials' regressors less nuisance.
+    sizes : list of arrays of shape (n_trials,)
+        S.
+    right : list of arrays of shape (n_trials, n_trials)
+        W'.
+    """
+
+    rho: float
+    fixed: list[np.ndarray]
+    left: list[np.ndarray]
+    sizes: list[np.ndarray]
+    right: list[np.ndarray]
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of the run that are modelled as responses."""
+        return len(self.sizes[0])
+
+    def loadings(self, index: int) -> np.ndarray:
+        """Return U'X1: where the response that all trials share lies."""
+        return self.sizes[index] * self.right[index].sum(axis=1)
+
+
+def run_model(
+    trials: list[np.ndarray], nuisance: np.ndarray, rho: float = 0.0, others: list | None = None
+) -> RunModel:
+    """Decompose the design of one run.
+
+    Parameters
+    ----------
+    trials : list of arrays of shape (n_volumes, n_trials)
+        Regressors of the trials under each response function.
+    nuisance : array of shape (n_volumes, k)
+        With the constant.
+    rho : float
+    others : list of arrays of shape (n_volumes, m), optional
+        Regressors of trials that are to have no part in what is fitted, under each function.
+
+    Returns
+    -------
+    RunModel
+    """
+    fixed, left, sizes, right = [], [], [], []
+    shared = orthonormal(whitened(np.asarray(nuisance, float), rho))
+    for index, regressors in enumerate(trials):
+        basis = shared
+        if others is not None and others[index].shape[1]:
+            basis = orthonormal(whitened(np.hstack([nuisance, others[index]]), rho))
+        X = whitened(np.asarray(regressors, float), rho)
+        for _ in range(2):
+            X = X - basis @ (basis.T @ X)
+        u, s, w = np.linalg.svd(X, full_matrices=False)
+        fixed.append(basis)
+        left.append(u.astype(np.float32))
+        sizes.append(s)
+        right.append(w)
+    return RunModel(rho, fixed, left, sizes, right)
+
+
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the columns' span."""
+    norms = np.linalg.norm(columns, axis=0)
+    u, s, _ = np.linalg.svd(columns[:, norms > 0] / norms[norms > 0], full_matrices=False)
+    return u[:, s > 1e-8]
+
+
+def ratios_to_gammas(models: list[RunModel]) -> np.ndarray:
+    """Return the grid of g: ``SIGNAL_RATIOS`` over the mean squared size of the first design."""
+    return SIGNAL_RATIOS / np.mean(np.concatenate([model.sizes[0] ** 2 for model in models]))
+
+
+def left_out_evidence(
+    runs: list[np.ndarray], models: list[RunModel], gammas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log density of each run's signal, given the other runs, summed over runs.
+
+    Parameters
+    ----------
+    runs : list of arrays of shape (n_volumes, n_voxels), float32
+        Whitened signal of the training runs, percent.
+    models : list of RunModel
+        One a run, all with the same response functions.
+    gammas : array of shape (n_gammas,)
+
+    Returns
+    -------
+    evidence : array of shape (n_functions, n_gammas, n_voxels), float32
+    null : array of shape (n_voxels,), float32
+        The same without any response. With one run, nothing can be left out: both are then the
+        density of the data that were fitted.
+    """
+    left_over = [
+        remaining_powers(series, model) for series, model in zip(runs, models, strict=True)
+    ]
+    shape = len(models[0].left), len(gammas), runs[0].shape[1]
+    evidence = np.empty(shape, np.float32)
+    for index in range(shape[0]):
+        powers, cross, own, logs, counts = [], [], [], [], []
+        for series, model, power_of in zip(runs, models, left_over, strict=True):
+            power, size = power_of[index], model.sizes[index]
+            Z = model.left[index].T @ series
+            a = model.loadings(index)
+            shrink = 1 / (1 + gammas[:, None] * size**2)
+            powers.append(power - (1 - shrink).astype(np.float32) @ (Z * Z))
+            cross.append((shrink * a).astype(np.float32) @ Z)
+            own.append((shrink * a**2).sum(axis=1))
+            logs.append(-np.log(shrink).sum(axis=1))
+            counts.append(len(series) - model.fixed[index].shape[1])
+        evidence[index] = _predictive(powers, cross, own, logs, counts)
+    none = [np.zeros((1, shape[2]), np.float32)] * len(runs)
+    powers = [power_of[0][None] for power_of in left_over]
+    counts = [len(y) - model.fixed[0].shape[1] for y, model in zip(runs, models, strict=True)]
+    null = _predictive(powers, none, [np.zeros(1)] * len(runs), [np.zeros(1)] * len(runs), counts)
+    return evidence, null[0]
+
+
+def remaining_powers(series: np.ndarray, model: RunModel) -> list[np.ndarray]:
+    """Return each voxel's sum of squares less nuisance, under each response function."""
+    whole = np.einsum("ij,ij->j", series, series)
+    # A voxel that does not vary: any density will do, but it must be finite.
+    floor = np.float32(1e-6) * whole + np.float32(1e-12)
+    found: list[np.ndarray] = []
+    for index, basis in enumerate(model.fixed):
+        if index and basis is model.fixed[index - 1]:
+            found.append(found[-1])
+            continue
+        taken = basis.astype(np.float32).T @ series
+        found.append(np.maximum(whole - np.einsum("ij,ij->j", taken, taken), floor))
+    return found
+
+
+def _predictive(powers: list, cross: list, own: list, logs: list, counts: list) -> np.ndarray:
+    """Return the summed log densities of left-out runs, from each run's sums.
+
+    Lists over runs: y'V^-1 y and 1'X'V^-1 y (n_gammas, n_voxels), 1'X'V^-1 X1 and log |V|
+    (n_gammas,), V = I + g X X', and the dimensions that nuisance leaves.
+    """
+    everything = [sum(part) for part in (powers, cross, own, counts)]
+    result = np.zeros_like(powers[0])
+    for run in range(len(powers)):
+        power, across, size, count = everything
+        if len(powers) > 1:
+            power, across = power - powers[run], across - cross[run]
+            size, count = size - own[run], count - counts[run]
+        size = np.maximum(size, 1e-12)[:, None].astype(np.float32)
+        mean = across / size
+        variance = np.maximum(power - mean * across, np.float32(1e-6) * power) / np.float32(count)
+        error = powers[run] - mean * (2 * cross[run] - mean * own[run][:, None].astype(np.float32))
+        result -= error / variance + counts[run] * np.log(variance)
+        result -= logs[run][:, None].astype(np.float32)
+    return result / 2
+
+
+def shares(evidence: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return how often each pair of response function and shrinkage occurs over voxels.
+
+    The distribution that makes the data of all voxels most likely, voxels without response apart
+    (empirical Bayes, by expectation-maximisation). As a prior it draws voxels that say little to
+    what the others have.
+
+    Parameters
+    ----------
+    evidence : array of shape (n_functions, n_gammas, n_voxels)
+    null : array of shape (n_voxels,)
+
+    Returns
+    -------
+    array of shape (n_functions, n_gammas), float64, sum 1
+    """
+    top = np.maximum(evidence.max(axis=(0, 1)), null)
+    density, empty = np.exp(evidence - top), np.exp(null - top)
+    share = np.full(evidence.shape[:2], 0.5 / (evidence.shape[0] * evidence.shape[1]))
+    no_response = 0.5
+    for _ in range(_ROUNDS):
+        weighted = density * share[:, :, None]
+        whole = weighted.sum(axis=(0, 1)) + no_response * empty
+        no_response = float((no_response * empty / whole).mean())
+        share = (weighted / whole).mean(axis=2, dtype=float)
+        share = (1 - _DOUBT) * share + _DOUBT * (1 - no_response) / share.size
+    return share / share.sum()
+
+
+def most_likely(evidence: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each voxel's response function, then its shrinkage given that.
+
+    Parameters
+    ----------
+    evidence : array of shape (n_functions, n_gammas, n_voxels)
+    share : array of shape (n_functions, n_gammas)
+
+    Returns
+    -------
+    functions, gammas : arrays of shape (n_voxels,), int64, positions
+    """
+    posterior = evidence + np.log(share)[:, :, None].astype(np.float32)
+    posterior = np.exp(posterior - posterior.max(axis=(0, 1)))
+    functions = posterior.sum(axis=1).argmax(axis=0)
+    given = np.take_along_axis(posterior, functions[None, None], axis=0)[0]
+    return functions, given.argmax(axis=0)

@@ -1,0 +1,188 @@
+"""The BOLD of all runs, read once and kept on disk, to be taken in blocks of voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hyper_bids import volumes
+from hyper_bids.config import BetaSettings
+from hyper_bids.glm.betas import estimate_betas
+from hyper_bids.participant.runs import Regressors
+
+# Voxels whose mean is less than this share of the median one lie outside the tissue.
+_DIM = 0.5
+# Drift order of the first look, where the user sets none.
+FIRST_ORDER = 2
+# Voxels that are kept in memory to choose a model: those that respond, and those that do not.
+N_CANDIDATES = 1024
+N_QUIET = 4096
+
+# Bytes that a block needs for each of its voxels: for each volume, trial, and pair of response
+# function and shrinkage (float32, with the copies that are made of them).
+_A_VOLUME, _A_TRIAL, _A_PAIR = 12, 20, 60
+_LEAST_VOXELS = 256
+_MOST_VOXELS = 1 << 15
+
+
+@dataclass(eq=False)
+class Recording:
+    """Runs as files of float32, each block of voxels contiguous.
+
+    Attributes
+    ----------
+    folder : path
+        Where the files lie; removed by whoever made it.
+    lengths : list of int
+        Volumes of each run.
+    baseline : array of shape (n_runs, n_voxels), float32
+        Mean signal; 0 where the signal is not finite.
+    r_square, t_mean : arrays of shape (n_voxels,)
+        Of a first look at the training trials: variance explained, and mean t value.
+    block : int
+        Voxels of a block.
+    """
+
+    folder: Path
+    lengths: list[int]
+    baseline: np.ndarray
+    r_square: np.ndarray
+    t_mean: np.ndarray
+    block: int
+
+    @property
+    def n_voxels(self) -> int:
+        """Voxels of the mask."""
+        return self.baseline.shape[1]
+
+    def blocks(self) -> Iterator[slice]:
+        """Give the blocks of voxels."""
+        for start in range(0, self.n_voxels, self.block):
+            yield slice(start, min(start + self.block, self.n_voxels))
+
+    def read(self, run: int, part: slice) -> np.ndarray:
+        """Return the signal of one block (n_volumes, n_voxels) as percent of its mean, less 100.
+
+        Voxels that are constant, not finite or of mean <= 0 in the run are 0.
+        """
+        n, width = self.lengths[run], part.stop - part.start
+        signal = np.fromfile(
+            self._file(run), np.float32, n * width, offset=4 * n * part.start
+        ).reshape(n, width)
+        mean = self.baseline[run, part]
+        with np.errstate(invalid="ignore", over="ignore"):
+            signal -= mean
+            signal *= np.divide(100, mean, out=np.zeros_like(mean), where=mean > 0)
+        signal[:, ~np.isfinite(signal).all(axis=0) | (mean <= 0)] = 0
+        return signal
+
+    def columns(self, run: int, voxels: np.ndarray) -> np.ndarray:
+        """Return the signal of some voxels (ascending), as :meth:`read` does."""
+        parts = []
+        for part in self.blocks():
+            wanted = voxels[(voxels >= part.start) & (voxels < part.stop)] - part.start
+            if wanted.size:
+                parts.append(self.read(run, part)[:, wanted])
+        return np.hstack(parts) if parts else np.zeros((self.lengths[run], 0), np.float32)
+
+    def _file(self, run: int) -> Path:
+        return self.folder / f"run-{run}.f32"
+
+
+def record(
+    runs: list[dict], regressors: list[Regressors], mask: np.ndarray, settings: BetaSettings,
+    folder: Path, memory_mb: float,
+) -> Recording:  # fmt: skip
+    """Read all runs, one in memory at a time, and look once at what responds.
+
+    Parameters
+    ----------
+    runs : list of dict
+        As :func:`hyper_bids.participant.runs.run_jobs` gives them.
+    regressors : list of Regressors
+    mask : bool array of shape (x, y, z)
+    settings : BetaSettings
+    folder : path
+        For the files: 4 bytes a volume and voxel.
+    memory_mb : float
+        Megabytes that blocks of voxels may take.
+
+    Returns
+    -------
+    Recording
+    """
+    n_voxels = int(mask.sum())
+    lengths = [part.n_volumes for part in regressors]
+    baseline = np.zeros((len(runs), n_voxels), np.float32)
+    r_square, t_mean, n_trained = np.zeros(n_voxels), np.zeros(n_voxels), 0
+    block = block_size(regressors, memory_mb)
+    recording = Recording(folder, lengths, baseline, r_square, t_mean, block)
+    order = FIRST_ORDER if settings.drift_order == "auto" else int(settings.drift_order)
+    for index, (run, part) in enumerate(zip(runs, regressors, strict=True)):
+        bold = volumes.read_masked(run["bold"], mask, settings.dummy_scans)
+        n = int(part.is_train.sum())
+        with recording._file(index).open("wb") as stream:
+            for own in recording.blocks():
+                signal = np.ascontiguousarray(bold[:, own])
+                signal.tofile(stream)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    mean = signal.mean(axis=0, dtype=np.float64)
+                baseline[index, own] = np.where(np.isfinite(mean), mean, 0)
+                if n:
+                    first = estimate_betas(signal, part.trials[0], part.nuisance(order))
+                    t = mean_t(first, part.is_train)
+                    r_square[own] += n * first.r_square
+                    t_mean[own] += n * t
+        n_trained += n
+    r_square /= n_trained
+    t_mean /= n_trained
+    return recording
+
+
+def mean_t(estimate, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean t value of the ``chosen`` trials in each voxel; 0 without noise."""
+    total = np.zeros(estimate.betas.shape[1])
+    for place in range(len(estimate.variance_factors)):
+        own = estimate.model == place
+        weight = chosen / np.sqrt(estimate.variance_factors[place]) / chosen.sum()
+        total[own] = weight.astype(np.float32) @ estimate.betas[:, own]
+    sd = estimate.residual_sd
+    return np.divide(total, sd, out=np.zeros_like(total), where=sd > 0)
+
+
+def block_size(regressors: list[Regressors], memory_mb: float) -> int:
+    """Return how many voxels of all runs may be in memory at a time."""
+    n_volumes = sum(part.n_volumes for part in regressors)
+    n_trials = sum(len(part.is_train) for part in regressors)
+    pairs = len(regressors[0].trials) * 13 + 13 * 4 * len(regressors)
+    each = _A_VOLUME * n_volumes + _A_TRIAL * n_trials + _A_PAIR * pairs // 10
+    fits = int(memory_mb * 2**20 / each)
+    return int(np.clip(fits, _LEAST_VOXELS, _MOST_VOXELS))
+
+
+def responding_and_quiet(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels by which a model is chosen: those that respond most, and the quiet ones.
+
+    Both are told from training trials: the highest mean t, and the half of the other bright voxels
+    that the trials explain least, evenly thinned. Voxels without signal in any run are neither.
+
+    Returns
+    -------
+    responding, quiet : int arrays, ascending
+    """
+    alive = (recording.baseline > 0).all(axis=0) & (recording.r_square > 0)
+    n = min(N_CANDIDATES, max(1, int(alive.sum()) // 2))
+    order = np.argsort(-np.where(alive, recording.t_mean, -np.inf), kind="stable")
+    responding = np.sort(order[: min(n, int(alive.sum()))])
+    mean = recording.baseline.mean(axis=0)
+    bright = alive & (mean > _DIM * np.median(mean[alive])) if alive.any() else alive
+    bright[responding] = False
+    rest = np.flatnonzero(bright)
+    quiet = (
+        rest[recording.r_square[rest] <= np.median(recording.r_square[rest])] if rest.size else rest
+    )
+    step = max(1, -(-len(quiet) // N_QUIET))
+    return responding, quiet[::step]

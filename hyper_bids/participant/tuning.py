@@ -1,0 +1,324 @@
+"""The model of the BOLD, chosen by what training trials alone say."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from hyper_bids import voxels
+from hyper_bids.config import BetaSettings
+from hyper_bids.glm import evidence, noise
+from hyper_bids.glm.betas import check_design
+from hyper_bids.glm.encoding import Fold, encoding_folds, encoding_score
+from hyper_bids.glm.shrinkage import estimate_shrunken
+from hyper_bids.participant.recording import Recording, responding_and_quiet
+from hyper_bids.participant.runs import Regressors
+
+LOG = logging.getLogger("hyper_bids")
+
+# A higher order for each so many seconds of a run (as AFNI's 3dDeconvolve), from 3 up.
+_SECONDS_AN_ORDER = 150
+_MOST_ORDER = 6
+N_COMPONENTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
+# Of the largest gain by components: the smallest number that has it is taken.
+_ENOUGH = 0.95
+# A response function is sought with drift terms of so many orders more: what slow noise is left
+# looks like slow responses.
+_EXTRA_ORDERS = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the BOLD.
+
+    Attributes
+    ----------
+    drift_order : int
+    noise_model : {"ols", "ar1"}
+    n_components : int
+        Noise components of each run.
+    hrf : str
+        ``library``: each voxel its own; else the name of one response function for all.
+    shrinkage : bool
+        Whether betas are shrunken towards a voxel's mean response.
+    rho : float
+        Autocorrelation of the noise, for ``ar1``.
+    """
+
+    drift_order: int
+    noise_model: str
+    n_components: int
+    hrf: str
+    shrinkage: bool
+    rho: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The model, what it was chosen from, and what voxels need for their own choices.
+
+    Attributes
+    ----------
+    model : Model
+    table : list of dict
+        One row a model that was tried: what was varied, the model, its score, whether it won.
+    components : list of arrays of shape (n_volumes, n_components)
+        Noise components of every run.
+    gammas : array of shape (n_gammas,)
+        Shrinkages to choose from.
+    share : array of shape (n_functions, n_gammas)
+        How often each pair occurs in the voxels that respond.
+    """
+
+    model: Model
+    table: list[dict]
+    components: list[np.ndarray]
+    gammas: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What models are compared on: the training runs' signal in two sets of voxels."""
+
+    runs: list[np.ndarray]
+    quiet: list[np.ndarray]
+    regressors: list[Regressors]
+    run_of_trial: np.ndarray
+    folds: list[Fold]
+    n_functions: int
+
+
+def choose_model(
+    recording: Recording, regressors: list[Regressors], latents: np.ndarray, t_r: list[float],
+    settings: BetaSettings, names: list[str],
+) -> Chosen:  # fmt: skip
+    """Choose drift, noise model, noise components, response functions and shrinkage, in this order.
+
+    Each step keeps what the steps before it chose, and takes the variant whose betas the stimuli
+    predict best in training runs that were left out (:func:`encoding_score`). What the user fixed
+    is not varied. Neither the signal of test runs nor the labels of test trials are seen.
+
+    Parameters
+    ----------
+    recording : Recording
+    regressors : list of Regressors
+        Of all runs.
+    latents : array of shape (n_train, n_latents)
+        Of the training trials, run by run.
+    t_r : list of float, seconds
+    settings : BetaSettings
+    names : list of str
+        Names of the response functions.
+
+    Returns
+    -------
+    Chosen
+    """
+    training = [k for k, part in enumerate(regressors) if part.is_train.any()]
+    responding, quiet = responding_and_quiet(recording)
+    own = [regressors[k] for k in training]
+    of_trial = np.concatenate([np.full(int(p.is_train.sum()), k) for k, p in enumerate(own)])
+    data = _Data(
+        [recording.columns(k, responding) for k in training],
+        [recording.columns(k, quiet) for k in training],
+        own, of_trial, encoding_folds(np.asarray(latents, float), of_trial), len(names),
+    )  # fmt: skip
+    optimised = settings.estimator == "optimised"
+    first = Model(
+        drift_order=0,
+        noise_model="ols",
+        n_components=0,
+        hrf=names[0],
+        shrinkage=optimised and settings.shrinkage == "auto",
+    )
+    table: list[dict] = []
+    longest = max(recording.lengths[k] * t_r[k] for k in training)
+    model = _best(
+        "drift and noise", _drifts_and_noises(first, data, settings, longest), data, table
+    )
+    model = _with_components(model, data, settings, table)
+    if data.n_functions > 1:
+        model = _best("response function", [model, replace(model, hrf="library")], data, table)
+    if model.shrinkage:
+        model = _best("shrinkage", [model, replace(model, shrinkage=False)], data, table)
+    model = replace(model, rho=_rho(model, data))
+    components = [
+        _components(model, part, recording.columns(k, quiet)) for k, part in enumerate(regressors)
+    ]
+    gammas, share = _population(model, data)
+    LOG.info("model of the BOLD: %s", described(model))
+    return Chosen(model, table, components, gammas, share)
+
+
+def described(model: Model) -> str:
+    """Return the model in words."""
+    hrf = "each voxel's own response function" if model.hrf == "library" else model.hrf
+    return (
+        f"drift of order {model.drift_order}, "
+        f"{f'AR(1) noise ({model.rho:.2f})' if model.noise_model == 'ar1' else 'white noise'}, "
+        f"{model.n_components} noise components, {hrf}, "
+        f"{'shrunken' if model.shrinkage else 'unshrunken'} betas"
+    )
+
+
+def _drifts_and_noises(
+    first: Model, data: _Data, settings: BetaSettings, seconds: float
+) -> list[Model]:
+    if settings.drift_order != "auto":
+        orders = [int(settings.drift_order)]
+    elif any(part.models_drift for part in data.regressors):
+        orders = [0]
+    else:
+        most = min(max(3, 1 + int(seconds / _SECONDS_AN_ORDER)), _MOST_ORDER)
+        orders = [n for n in range(most + 1) if _estimable(data, n)] or [0]
+    kinds = (settings.noise_model,)
+    if settings.noise_model == "auto":
+        kinds = ("ols", "ar1") if settings.estimator == "optimised" else ("ols",)
+    return [
+        replace(first, drift_order=order, noise_model=kind) for kind in kinds for order in orders
+    ]
+
+
+def _estimable(data: _Data, order: int) -> bool:
+    try:
+        for part in data.regressors:
+            check_design(part.trials[0], part.nuisance(order))
+    except ValueError:
+        return False
+    return True
+
+
+def _with_components(model: Model, data: _Data, settings: BetaSettings, table: list) -> Model:
+    if settings.noise_components != "auto":
+        return replace(model, n_components=int(settings.noise_components))
+    if settings.estimator != "optimised":
+        return model
+    room = min(
+        part.n_volumes - len(part.is_train) - part.nuisance(model.drift_order).shape[1]
+        for part in data.regressors
+    )
+    most = min(room // 4, data.quiet[0].shape[1] // 10)
+    tried = [replace(model, n_components=n) for n in N_COMPONENTS if n <= most]
+    scores = [_score(variant, data) for variant in tried]
+    gain = max(scores) - scores[0]
+    found = next(k for k, s in enumerate(scores) if s - scores[0] >= _ENOUGH * gain)
+    _note(table, "noise components", tried, scores, found)
+    return tried[found]
+
+
+def _best(what: str, tried: list[Model], data: _Data, table: list[dict]) -> Model:
+    """Return the variant of the highest score, the first of equal ones."""
+    if len(tried) == 1:
+        return tried[0]
+    scores = [_score(variant, data) for variant in tried]
+    found = int(np.argmax(scores))
+    _note(table, what, tried, scores, found)
+    return tried[found]
+
+
+def _note(table: list[dict], what: str, tried: list[Model], scores: list, found: int) -> None:
+    for k, (variant, score) in enumerate(zip(tried, scores, strict=True)):
+        row = asdict(variant)
+        del row["rho"]
+        table.append({"choice": what, **row, "score": score, "chosen": k == found})
+
+
+def _rho(model: Model, data: _Data) -> float:
+    if model.noise_model != "ar1" or not data.quiet[0].shape[1]:
+        return 0.0
+    fixed = []
+    for part, quiet in zip(data.regressors, data.quiet, strict=True):
+        components = _components(model, part, quiet)
+        fixed.append(evidence.orthonormal(part.nuisance(model.drift_order, components)))
+    return noise.pooled_autocorrelation(data.quiet, fixed)
+
+
+def _components(model: Model, part: Regressors, quiet: np.ndarray) -> np.ndarray:
+    if not model.n_components:
+        return np.zeros((part.n_volumes, 0))
+    fixed = evidence.orthonormal(part.nuisance(model.drift_order))
+    return noise.components(quiet, fixed, model.n_components)
+
+
+def evidence_models(
+    model: Model, regressors: list[Regressors], components: list[np.ndarray]
+) -> list[evidence.RunModel]:
+    """Return the training runs' designs for the choice of response functions and shrinkage.
+
+    They have more drift terms than the model that betas are estimated with.
+    """
+    return training_models(model, regressors, components, _EXTRA_ORDERS)
+
+
+def training_models(
+    model: Model, regressors: list[Regressors], components: list[np.ndarray], extra: int = 0
+) -> list[evidence.RunModel]:
+    """Return the training runs' designs; test trials of the same run are nuisance in them.
+
+    Parameters
+    ----------
+    model : Model
+    regressors : list of Regressors
+    components : list of arrays of shape (n_volumes, n_components)
+    extra : int
+        Orders of drift beyond the model's.
+
+    Returns
+    -------
+    list of RunModel
+    """
+    found = []
+    for part, courses in zip(regressors, components, strict=True):
+        functions = part.trials if model.hrf == "library" else part.trials[:1]
+        order = min(model.drift_order + extra, part.n_volumes // 4)
+        found.append(
+            evidence.run_model(
+                [trials[:, part.is_train] for trials in functions],
+                part.nuisance(order, courses),
+                model.rho,
+                [trials[:, ~part.is_train] for trials in functions],
+            )
+        )
+    return found
+
+
+def _population(model: Model, data: _Data) -> tuple[np.ndarray, np.ndarray]:
+    components = [
+        _components(model, part, quiet)
+        for part, quiet in zip(data.regressors, data.quiet, strict=True)
+    ]
+    models = evidence_models(model, data.regressors, components)
+    gammas = evidence.ratios_to_gammas(models)
+    white = [noise.whitened(series, model.rho) for series in data.runs]
+    found, null = evidence.left_out_evidence(white, models, gammas)
+    return gammas, evidence.shares(found, null)
+
+
+def _score(model: Model, data: _Data) -> float:
+    """Return how well the betas of a model follow what was shown, in left-out training runs."""
+    model = replace(model, rho=_rho(model, data))
+    components = [
+        _components(model, part, quiet)
+        for part, quiet in zip(data.regressors, data.quiet, strict=True)
+    ]
+    models = training_models(model, data.regressors, components)
+    white = [noise.whitened(series, model.rho) for series in data.runs]
+    functions = np.zeros(white[0].shape[1], int)
+    gammas = np.full(white[0].shape[1], np.inf)
+    if model.shrinkage or model.hrf == "library":
+        slow = evidence_models(model, data.regressors, components)
+        grid = evidence.ratios_to_gammas(slow)
+        found, null = evidence.left_out_evidence(white, slow, grid)
+        functions, places = evidence.most_likely(found, evidence.shares(found, null))
+        gammas = grid[places] if model.shrinkage else gammas
+    betas = np.concatenate(
+        [
+            estimate_shrunken(series, fit, functions, gammas).betas
+            for series, fit in zip(white, models, strict=True)
+        ]
+    )
+    trains = np.ones(len(betas), bool)
+    return encoding_score(voxels.standardise(betas, data.run_of_trial, trains, "run"), data.folds)
