@@ -23,6 +23,7 @@ LOG = logging.getLogger("hyper_bids")
 # Percent: half of a run's voxels with noise of half their mean are no BOLD with a baseline.
 _MOST_NOISE = 50.0
 
+
 @dataclass(frozen=True, eq=False)
 class Maps:
     """What is known of each voxel beside its betas; arrays of shape (n_voxels,)."""
@@ -174,5 +175,3 @@ def _summary(found: list[tuple], signals: list[np.ndarray]) -> dict:
         "r_square": np.average(r_squares, axis=0, weights=np.array(dofs, float)),
         "tsnr": np.divide(100, drop, out=np.zeros_like(drop), where=drop > 0),
     }
-
-
