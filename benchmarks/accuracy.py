@@ -54,9 +54,13 @@ def measured(out, truth, latents):
     image = nibabel.load(next(func.glob("*_task-faces_desc-trials_statmap.nii.gz")))
     voxels = tuple(truth["coding_voxels"].T)
     betas = np.asarray(image.dataobj)[voxels].T.astype(float)
-    table = pd.read_csv(next(func.glob("*_task-faces_desc-trials_statmap.tsv")), sep="\t", dtype=str)
+    there = betas.any(axis=0)  # the brain mask leaves out some voxels at the edge
+    betas = betas[:, there]
+    table = pd.read_csv(
+        next(func.glob("*_task-faces_desc-trials_statmap.tsv")), sep="\t", dtype=str
+    )
     row = {stim: k for k, stim in enumerate(latents["stim_id"])}
-    planted = truth["betas"][[row[stim] for stim in table["stim_id"]]]
+    planted = truth["betas"][[row[stim] for stim in table["stim_id"]]][:, there]
     centred, r = np.empty_like(betas), []
     for _, own in table.groupby("run"):
         a, b = betas[own.index], planted[own.index]
@@ -87,7 +91,7 @@ def cell(noise, spread, folder):
     found = {}
     for number, (name, flags) in enumerate(VARIANTS.items()):
         out = folder / f"out-{number}"
-        quietly([dataset, out, "participant", "--skip-bids-validation", "-q",
+        quietly([dataset, out, "participant", "--no-realign", "--skip-bids-validation", "-q",
                  "-w", folder / "work", *flags])  # fmt: skip
         found[name] = measured(out, truth, latents)
     return found

@@ -106,6 +106,11 @@ def _add_selection(parser: Parser) -> None:
         metavar="[NAME=]PATH",
         help="preprocessed BOLD, masks and confounds (fMRIPrep or alike); else raw BOLD",
     )
+    group.add_argument(
+        "--no-realign",
+        action="store_true",
+        help="raw BOLD is aligned already: leave it as it is",
+    )
     group.add_argument("--space", metavar="SPACE", help="space of the preprocessed BOLD")
     group.add_argument(
         "--desc-label", metavar="DESC", help="desc- of the preprocessed BOLD (preproc)"

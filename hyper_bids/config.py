@@ -34,6 +34,7 @@ class InputSettings:
     test_run_id: tuple[str, ...] = ()
     test_repeated: bool = False
     allow_shared_stimuli: bool = False
+    no_realign: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Settings to a nipype graph of four coarse nodes a participant; the only place with nipype."""
+"""Settings to a nipype graph of four or five nodes a participant; the only place with nipype."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _INTERRUPTED = threading.Event()
 
 # Module and function of each stage, and the stages whose results it reads.
 _ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "responses": ("responses", "estimate_responses", ()),
+    "motion": ("alignment", "align", ()),
+    "responses": ("responses", "estimate_responses", ("motion",)),
     "decoding": ("decoding", "fit_decoder", ("responses",)),
     "images": ("images", "reconstruct", ("decoding",)),
-    "scores": ("scoring", "score", ("responses", "decoding", "images")),
+    "scores": ("scoring", "score", ("motion", "responses", "decoding", "images")),
 }
 
 
@@ -50,6 +51,8 @@ class StageInputSpec(BaseInterfaceInputSpec):
     stage = traits.Enum(*STAGES, mandatory=True)
     job = traits.Str(mandatory=True)
     files = InputMultiObject(File(exists=True))
+    motion = traits.Str()
+    motion_digest = traits.Str()
     responses = traits.Str()
     responses_digest = traits.Str()
     decoding = traits.Str()

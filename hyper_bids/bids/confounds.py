@@ -67,7 +67,7 @@ def read_confounds(
         raise UsageError(f"--confounds {' '.join(names)}: none cannot stand beside other names.")
     table = read_table(path)
     there = [column for column in table.columns if column != LINE]
-    columns = _columns(path, names, there)
+    columns = choose_columns(path, names, there)
     if len(table) != n_volumes:
         raise InputError(
             f"{path}: {len(table)} rows, but the run has {n_volumes} volumes; each volume has one "
@@ -87,7 +87,8 @@ def models_drift(columns: Iterable[str]) -> bool:
     return any(re.fullmatch(r"cosine_?[0-9]{2,}", column) for column in columns)
 
 
-def _columns(path: Path, names: list[str], there: list[str]) -> list[str]:
+def choose_columns(path: Path, names: list[str], there: list[str]) -> list[str]:
+    """Return the columns of ``there`` that ``names`` mean, as :func:`read_confounds` says."""
     chosen: dict[str, None] = {}
     for name in names:
         for pattern in SETS.get(name, (name,)):

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from pathlib import PurePosixPath
 
-ENTITIES = ("subject", "session", "task", "run", "space", "res", "desc")
+ENTITIES = ("subject", "session", "task", "acquisition", "direction", "run", "space", "res", "desc")
 
 
 @cache

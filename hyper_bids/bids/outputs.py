@@ -6,6 +6,7 @@ into the output folder.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -101,6 +102,12 @@ class Fragment:
         said = {"Description": description, **self._grid(path), **fields}
         self._describe(name, path, said, {})
 
+    def of_run(self, entities: dict[str, str]) -> Fragment:
+        """Return a view of this part whose names have more entities: those of one run."""
+        view = copy.copy(self)
+        view._entities = {**self._entities, **entities}
+        return view
+
     def table(self, key: str, frame, columns: dict[str, str], **fields: object) -> None:
         """Write a table as TSV, and its JSON sidecar.
 
@@ -131,6 +138,10 @@ class Fragment:
         described = {str(column): columns[column] for column in frame.columns}
         text = layout()["files"][key]["description"]
         self._describe(name, path, {"Description": text, **fields}, described)
+
+    def path_of(self, key: str) -> PurePosixPath:
+        """Return where an output stands in this part and in the derivatives."""
+        return output_path(key, self._entities)
 
     def figure(self, name: str) -> Path:
         """Return the path of a PNG figure to write; ``name`` is letters and digits."""

@@ -19,7 +19,10 @@ from hyper_bids.participant.plan import Plan
 from hyper_bids.participant.responses import TABLE_COLUMNS
 from hyper_bids.participant.runs import run_jobs
 
-STAGES = ("responses", "decoding", "images", "scores")
+# Entities of a run that stand in the names of what is written of it.
+RUN_ENTITIES = ("session", "task", "acquisition", "direction", "run")
+
+STAGES = ("motion", "responses", "decoding", "images", "scores")
 
 
 def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
@@ -32,7 +35,10 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
     seed = settings.random_seed
     latents = events.load_latents(plan.stimuli, plan.trials)
     train = (trials["split"] == "train").to_numpy()
-    jobs = {
+    jobs = {}
+    if plan.realign:
+        jobs["motion"] = _motion_job(plan, settings)
+    jobs |= {
         "responses": {
             **_common(plan, "betas", settings, seed=None),
             "settings": to_dict(settings.betas),
@@ -64,6 +70,26 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
     return jobs
 
 
+def _motion_job(plan: Plan, settings: Settings) -> dict:
+    told = run_jobs(plan.runs, plan.trials.trials, plan.trials.nuisance)
+    names = [n for n in RUN_ENTITIES if len({run.entities.get(n) for run in plan.runs}) > 1]
+    runs = []
+    for run, job in zip(plan.runs, told, strict=True):
+        own = {n: run.entities[n] for n in RUN_ENTITIES if n in run.entities}
+        short = " ".join(run.entities[n] for n in names if n in run.entities) or "run"
+        runs.append(
+            {
+                **{key: job[key] for key in ("label", "bold", "n_volumes")},
+                "trains": any(job["is_train"]),
+                "entities": own,
+                "short": short,
+            }
+        )
+    common = _common(plan, "betas", settings, seed=None)
+    common["provenance"]["Settings"] = {}
+    return {**common, "runs": runs, "dummy_scans": settings.betas.dummy_scans}
+
+
 def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
     """Return the files that each stage reads, whose change makes it run again."""
     responses = [
@@ -81,7 +107,9 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         if isinstance(name, str) and name != "n/a" and (plan.stimuli.folder / name).is_file()
     }
     return {
-        "responses": responses,
+        # Where BOLD is realigned, the stages after that read what it wrote.
+        "motion": responses,
+        "responses": [] if plan.realign else responses,
         "decoding": [mask] if mask else [],
         "images": [*weights, *sorted(shown)],
         "scores": [],

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hyper_bids import volumes
+from hyper_bids import motion, volumes
 from hyper_bids.bids import events, inputs
+from hyper_bids.bids.confounds import choose_columns
 from hyper_bids.config import BetaSettings, Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.glm import betas as glm
-from hyper_bids.participant import images
+from hyper_bids.participant import alignment, images
 from hyper_bids.participant.decoding import cv_folds
 from hyper_bids.participant.recording import FIRST_ORDER
 from hyper_bids.participant.responses import LIBRARIES_MB
@@ -34,6 +35,7 @@ class Plan:
     n_latents: int
     generator: str | None
     simulated: bool
+    realign: bool
     notes: tuple[str, ...]
 
     @property
@@ -85,12 +87,9 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         test = trials.trials[trials.trials["split"] == "test"]
         images.check_shown(stimuli.folder, list(dict.fromkeys(test["stim_file"])))
     notes = [note] if note else []
-    if all(run.sources[0].startswith("bids:raw:") for run in runs):
-        notes.append(
-            "The BOLD data are raw: the app computed a brain mask, used no confounds, and did no "
-            "motion correction, distortion correction or normalisation. Give preprocessed data "
-            "with --derivatives."
-        )
+    realign, raw = check_raw(runs, settings)
+    if raw:
+        notes.append(raw)
     if settings.inputs.allow_shared_stimuli:
         notes.append(
             "Stimuli may stand in both training and test (--allow-shared-stimuli): the scores say "
@@ -104,8 +103,41 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         stimuli=stimuli,
         n_latents=latents.shape[1],
         generator=generator,
+        realign=realign,
         simulated=inputs.is_simulated(inputs.read_description(bids_dir)),
         notes=tuple(notes),
+    )
+
+
+def check_raw(runs: list[inputs.Run], settings: Settings) -> tuple[bool, str | None]:
+    """Say whether the runs are realigned, and what the report has to say of raw BOLD.
+
+    Raises
+    ------
+    InputError
+        If confounds are asked for that realignment does not give.
+    """
+    if not all(run.sources[0].startswith("bids:raw:") for run in runs):
+        return False, None
+    nothing = "no distortion correction and no normalisation. Give preprocessed data with "
+    if settings.inputs.no_realign:
+        return False, (
+            "The BOLD data are raw: the app computed a brain mask, used no confounds, and did no "
+            f"realignment (--no-realign), {nothing}--derivatives."
+        )
+    if motion.is_thin(runs[0].shape):
+        shape = " x ".join(map(str, runs[0].shape))
+        text = (
+            f"The BOLD data are raw, and their volumes ({shape}) too thin to be realigned: the app "
+            f"left them as they are, computed a brain mask, used no confounds, and did {nothing}"
+            f"--derivatives."
+        )
+        LOG.warning(text)
+        return False, text
+    choose_columns(runs[0].bold, list(settings.betas.confounds), list(alignment.COLUMNS))
+    return True, (
+        "The BOLD data are raw: the app realigned the runs to one image (rigid motion), computed a "
+        f"brain mask, and did {nothing}--derivatives."
     )
 
 

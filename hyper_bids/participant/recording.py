@@ -10,7 +10,8 @@ import numpy as np
 
 from hyper_bids import volumes
 from hyper_bids.config import BetaSettings
-from hyper_bids.glm.betas import estimate_betas
+from hyper_bids.errors import InputError
+from hyper_bids.glm.betas import TrialBetas, estimate_betas
 from hyper_bids.participant.runs import Regressors
 
 # Voxels whose mean is less than this share of the median one lie outside the tissue.
@@ -132,7 +133,7 @@ def record(
                     mean = signal.mean(axis=0, dtype=np.float64)
                 baseline[index, own] = np.where(np.isfinite(mean), mean, 0)
                 if n:
-                    first = estimate_betas(signal, part.trials[0], part.nuisance(order))
+                    first = _first_look(run, signal, part, order)
                     t = mean_t(first, part.is_train)
                     r_square[own] += n * first.r_square
                     t_mean[own] += n * t
@@ -140,6 +141,13 @@ def record(
     r_square /= n_trained
     t_mean /= n_trained
     return recording
+
+
+def _first_look(run: dict, signal: np.ndarray, part: Regressors, order: int) -> TrialBetas:
+    try:
+        return estimate_betas(signal, part.trials[0], part.nuisance(order))
+    except ValueError as error:
+        raise InputError(f"{run['label']}: {error}.") from None
 
 
 def mean_t(estimate, chosen: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from hyper_bids import figures, volumes
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.participant import tuning
+from hyper_bids.participant.alignment import aligned
 from hyper_bids.participant.estimation import Maps, estimate_blocks
 from hyper_bids.participant.recording import Recording, record
 from hyper_bids.participant.runs import common_mask, response_functions, run_regressors
@@ -53,7 +54,7 @@ FUNCTION_COLUMNS = {
 }
 
 
-def estimate_responses(job: dict, folder: Path) -> str:
+def estimate_responses(job: dict, folder: Path, motion: Path | None = None) -> str:
     """Choose the model of the BOLD, estimate all trials' responses, and write them.
 
     One run, then one block of voxels of all runs, is in memory at a time.
@@ -64,8 +65,9 @@ def estimate_responses(job: dict, folder: Path) -> str:
         ``runs`` (files, TR, onsets, durations, nuisance events), ``trials`` (the table),
         ``latents`` (file with those of the training trials), ``settings``, ``memory_mb``,
         ``entities`` and ``provenance``, as :mod:`hyper_bids.participant.jobs` gives.
-    folder : path
-        Where this stage's part of the derivatives is built.
+    folder, motion : path
+        Where this stage's part of the derivatives is built, and where the stage that realigns
+        wrote (None: the BOLD is taken as it is).
 
     Returns
     -------
@@ -74,7 +76,7 @@ def estimate_responses(job: dict, folder: Path) -> str:
     """
     fragment = Fragment(folder, job["entities"], job["provenance"])
     settings = from_dict("betas", job["settings"])
-    runs = job["runs"]
+    runs = aligned(job["runs"], motion) if motion else job["runs"]
     mask, affine = common_mask(runs, settings.dummy_scans)
     regressors = [run_regressors(run, settings) for run in runs]
     names = list(response_functions(settings))

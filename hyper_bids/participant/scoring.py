@@ -34,7 +34,14 @@ SUMMARY_COLUMNS = {
 }
 
 
-def score(job: dict, folder: Path, responses: Path, decoding: Path, images: Path | None) -> str:
+def score(
+    job: dict,
+    folder: Path,
+    motion: Path | None,
+    responses: Path,
+    decoding: Path,
+    images: Path | None,
+) -> str:
     """Score the predictions, test them against shuffled pairs, and write tables and page.
 
     Parameters
@@ -42,8 +49,9 @@ def score(job: dict, folder: Path, responses: Path, decoding: Path, images: Path
     job : dict
         ``scores`` (settings), ``random_seed``, ``n_threads``, ``page`` (title, facts, notes,
         settings, design), ``entities``, ``provenance``.
-    folder, responses, decoding, images : path
-        Where this stage writes, and where stages 1 to 3 wrote (no images: latents only).
+    folder, motion, responses, decoding, images : path
+        Where this stage writes, and where stages 0 to 3 wrote (no motion: the BOLD was taken as
+        it is; no images: latents only).
 
     Returns
     -------
@@ -61,7 +69,7 @@ def score(job: dict, folder: Path, responses: Path, decoding: Path, images: Path
     rows, nulls = summarise(pairs, resampled(data), job["scores"]["n_permutations"], rng)
     _write(fragment, rows, nulls, pairs, index)
     _draw(fragment, data, pairs, nulls, rows)
-    _page(fragment, job, rows, (responses, decoding, images))
+    _page(fragment, job, rows, (motion, responses, decoding, images))
     best = next(r for r in rows if r["metric"] == "two_way_identification" and r["control"] is None)
     LOG.info(
         "sub-%s: two-way identification %.3f (p = %.2g)",
@@ -230,7 +238,7 @@ def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
 def _page(fragment: Fragment, job: dict, rows, stages: tuple[Path | None, ...]) -> None:
     import pandas as pd
 
-    responses, decoding, _ = stages
+    _, responses, decoding, _ = stages
     drawn = {}
     for stage in filter(None, stages):
         drawn |= figures_of(stage)

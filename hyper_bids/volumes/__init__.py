@@ -4,6 +4,7 @@ from hyper_bids.volumes.brain import brain_mask
 from hyper_bids.volumes.reading import (
     Header,
     check_complete,
+    iterate,
     mean_volume,
     read_header,
     read_labels,
@@ -11,12 +12,13 @@ from hyper_bids.volumes.reading import (
     read_masked,
     same_grid,
 )
-from hyper_bids.volumes.writing import to_volume, write_map, write_maps, write_mask
+from hyper_bids.volumes.writing import to_volume, write_map, write_maps, write_mask, write_series
 
 __all__ = [
     "Header",
     "brain_mask",
     "check_complete",
+    "iterate",
     "mean_volume",
     "read_header",
     "read_labels",
@@ -27,4 +29,5 @@ __all__ = [
     "write_map",
     "write_maps",
     "write_mask",
+    "write_series",
 ]

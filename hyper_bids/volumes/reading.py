@@ -139,6 +139,13 @@ def read_masked(path: Path | str, mask: np.ndarray, first: int = 0) -> np.ndarra
     return bold
 
 
+def iterate(path: Path | str) -> Iterator[np.ndarray]:
+    """Yield each volume of an image as float32 (x, y, z), Fortran order."""
+    header, data = _load(Path(path))
+    for raw in _raw_volumes(header, data, 0):
+        yield _scaled(raw, data).astype(np.float32).reshape(header.shape, order="F")
+
+
 def mean_volume(path: Path | str, first: int = 0) -> np.ndarray:
     """Return the mean over volumes, float32 (x, y, z), without the ``first`` volumes."""
     header, data = _load(Path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def write_maps(path: Path | str, rows: np.ndarray, mask: np.ndarray, affine: np.
     """
     volumes = (to_volume(row, mask) for row in rows)
     _write(path, (*mask.shape, len(rows)), np.dtype("<f4"), affine, volumes)
+
+
+def write_series(
+    path: Path | str, volumes: Iterable[np.ndarray], shape: tuple, affine: np.ndarray
+) -> None:
+    """Write volumes (x, y, z), one in memory at a time, as a 4D float32 image of ``shape``."""
+    _write(path, shape, np.dtype("<f4"), affine, iter(volumes))
 
 
 def write_mask(path: Path | str, mask: np.ndarray, affine: np.ndarray) -> None:
