@@ -45,7 +45,8 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
         LOG.info("Simulating two participants in %s", raw)
         simulate(raw, SimulationSettings(**SIMULATION_PRESETS["demo"]))
     # Fewer voxels than the small brain has, so that the choice of voxels is seen at work.
-    chosen = ["--n-voxels", "1000", "--work-dir", str(out / "work")]
+    # The heads of simulated participants lie still.
+    chosen = ["--n-voxels", "1000", "--no-realign", "--work-dir", str(out / "work")]
     app([str(raw), str(results), "participant", *chosen, *more])
     app([str(raw), str(results), "group", *more])
     figure = next(iter(sorted(results.glob("sub-*/figures/*recon*.png"))), None)

@@ -41,6 +41,31 @@ def participants(n, rng, label="{:02d}"):
     )
 
 
+def choices(rng, steps=("drift and noise", "noise components", "response function", "shrinkage")):
+    """Rows as choosing a model writes them, one step after the other."""
+    model = {"drift_order": 2, "noise_model": "ar1", "n_components": 3, "hrf": "library"}
+    model["shrinkage"] = True
+    varied = {
+        "drift and noise": [
+            {"noise_model": kind, "drift_order": order}
+            for kind in ("ols", "ar1")
+            for order in range(7)
+        ],
+        "noise components": [{"n_components": n} for n in (0, 1, 2, 3, 4, 5, 6, 8, 10)],
+        "response function": [{"hrf": "glover"}, {"hrf": "library"}],
+        "shrinkage": [{"shrinkage": True}, {"shrinkage": False}],
+    }
+    table = []
+    for step in steps:
+        variants = [{**model, **change} for change in varied[step]]
+        scores = rng.uniform(0.1, 0.2, len(variants))
+        scores[variants.index(model)] = 0.21
+        for variant, score in zip(variants, scores, strict=True):
+            chosen = variant == model
+            table.append({"choice": step, **variant, "score": float(score), "chosen": chosen})
+    return table
+
+
 ALL = {
     "one pair": lambda rng: grid(1, rng),
     "pairs": lambda rng: grid(13, rng),
@@ -71,6 +96,17 @@ ALL = {
     "group of one": lambda rng: figures.group_scores(participants(1, rng), "score"),
     "long labels": lambda rng: figures.group_scores(participants(20, rng, "site{:012d}"), "score"),
     "large group": lambda rng: figures.group_scores(participants(400, rng), "score"),
+    "model": lambda rng: figures.model_choice(choices(rng)),
+    "model, drift alone": lambda rng: figures.model_choice(choices(rng, ["drift and noise"])),
+    "model, two steps": lambda rng: figures.model_choice(
+        choices(rng, ["response function", "shrinkage"])
+    ),
+    "model, one kind of noise": lambda rng: figures.model_choice(
+        [row for row in choices(rng) if row["noise_model"] == "ar1"]
+    ),
+    "model, negative scores": lambda rng: figures.model_choice(
+        [{**row, "score": row["score"] - 0.3} for row in choices(rng)]
+    ),
 }
 
 
@@ -108,7 +144,7 @@ def test_nothing_is_clipped_overlapping_or_wider_than_a_page(name, rng):
             assert axes.has_data(), name
 
 
-@pytest.mark.parametrize("name", ["pairs", "matrix", "voxels", "group"])
+@pytest.mark.parametrize("name", ["pairs", "matrix", "voxels", "group", "model"])
 def test_same_arrays_give_the_same_bytes_whatever_the_users_settings(name, tmp_path):
     for k, settings in enumerate(({}, {"font.size": 30, "figure.facecolor": "black"})):
         with matplotlib.rc_context(settings):
@@ -208,6 +244,36 @@ def test_participants_keep_their_own_values_and_order(rng):
     assert [t.get_text() for t in axes.get_xticklabels()] == list(table["participant"])
     large = figures.group_scores(participants(100, rng), "score").axes[0]
     assert (np.diff(large.lines[0].get_ydata()) <= 0).all()
+
+
+def test_each_step_of_the_model_has_its_panel_with_all_variants_and_the_chosen_marked(rng):
+    table = choices(rng)
+    figure = figures.model_choice(table)
+    steps = ["drift and noise", "noise components", "response function", "shrinkage"]
+    titles = [axes.get_title("left").replace("\n", " ") for axes in figure.axes]
+    assert titles == steps
+    labels = [[t.get_text() for t in axes.get_xticklabels()] for axes in figure.axes]
+    assert labels == [
+        list("0123456"), [*"0123456", "8", "10"], ["glover", "own"], ["yes", "no"],
+    ]  # fmt: skip
+    for axes, step in zip(figure.axes, steps, strict=True):
+        rows = [row for row in table if row["choice"] == step]
+        *curves, mark = axes.lines
+        drawn = np.concatenate([curve.get_ydata() for curve in curves])
+        np.testing.assert_array_equal(drawn, [row["score"] for row in rows])
+        best = next(row for row in rows if row["chosen"])
+        assert mark.get_ydata()[0] == best["score"] == 0.21
+        place = axes.get_xticklabels()[round(mark.get_xdata()[0])].get_text()
+        expected = {"drift and noise": "2", "noise components": "3"}
+        assert place == expected.get(step, "own" if step == "response function" else "yes")
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert legend == ["white noise", "AR(1) noise"]
+
+
+def test_variants_of_both_kinds_of_noise_stand_at_their_own_order(rng):
+    axes = figures.model_choice(choices(rng, ["drift and noise"])).axes[0]
+    for curve in axes.lines[:2]:
+        np.testing.assert_array_equal(curve.get_xdata(), np.arange(7))
 
 
 def test_small_helpers():

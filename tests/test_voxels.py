@@ -11,7 +11,6 @@ from hyper_bids.voxels import (
     select,
     standardise,
     t_to_z,
-    trial_z,
 )
 
 
@@ -53,23 +52,6 @@ def test_z_of_zero_infinity_and_scalars():
     np.testing.assert_array_equal(t_to_z(np.array([0, np.inf, -np.inf]), 9), [0, np.inf, -np.inf])
     assert np.isnan(t_to_z(np.array([np.nan]), 9)).all()
     assert np.isfinite(t_to_z(50.0, 2000))
-
-
-def test_trial_z_is_the_z_of_beta_over_its_standard_error(rng):
-    betas = rng.standard_normal((5, 40)).astype(np.float32)
-    factors, sd = rng.uniform(0.1, 2, 5), rng.uniform(0.2, 3, 40).astype(np.float32)
-    z = trial_z(betas, factors, sd, 50)
-    t = betas.astype(float) / (sd * np.sqrt(factors)[:, None])
-    np.testing.assert_allclose(z, t_to_z(t, 50), rtol=1e-5)
-
-
-def test_trial_z_is_zero_without_noise(rng):
-    sd = np.array([1, 0, 2], np.float32)
-    z = trial_z(np.ones((4, 3), np.float32), np.ones(4), sd, 50)
-    assert not z[:, 1].any()
-    assert (z[:, [0, 2]] > 0).all()
-    with pytest.raises(ValueError, match=r"\(4, 3\) with 4 .* 2 residual"):
-        trial_z(np.ones((4, 3)), np.ones(4), sd[:2], 50)
 
 
 def test_selected_are_the_highest_scores(rng):

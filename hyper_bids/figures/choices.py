@@ -31,7 +31,7 @@ def model_choice(table: list[dict]) -> Figure:
     steps = list(dict.fromkeys(row["choice"] for row in table))
     groups = [[row for row in table if row["choice"] == step] for step in steps]
     figure = new_figure(WIDTH, 3.4)
-    widths = [max(len({_place(row) for row in rows}), 2) for rows in groups]
+    widths = [max(len({_place(row) for row in rows}), 3) for rows in groups]
     panels = figure.subplots(1, len(steps), sharey=True, width_ratios=widths, squeeze=False)[0]
     for axes, step, rows in zip(panels, steps, groups, strict=True):
         places = list(dict.fromkeys(_place(row) for row in rows))
@@ -48,12 +48,16 @@ def model_choice(table: list[dict]) -> Figure:
             places.index(_place(best)), best["score"], "o", markersize=12, markerfacecolor="none",
             markeredgecolor=RED, markeredgewidth=1.5,
         )  # fmt: skip
-        axes.set_title(step, fontsize=10, color=DARK)
+        axes.set_title(step.replace(" f", "\nf"), fontsize=10, color=DARK)
         axes.set_xticks(np.arange(len(places)), places, fontsize=9)
         axes.set_xlim(-0.5, len(places) - 0.5)
         axes.set_xlabel(_AXES.get(step, ""))
     panels[0].set_ylabel("correlation with what\nthe stimuli predict")
-    panels[0].legend(loc="best", fontsize=9)
+    lines: dict = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+    figure.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=2, fontsize=9)
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from hyper_bids.errors import listing
 from hyper_bids.glm.prewhitened import Prewhitened
+from hyper_bids.glm.threads import on_one_thread
 
 # Voxels in one matrix product: 300 volumes of them stay in a processor's cache (5 MB).
 _BLOCK = 4096
@@ -42,6 +43,8 @@ class TrialBetas:
         Variance of a beta for a noise variance of 1, under each noise model.
     model : array of shape (n_voxels,), int
         Each voxel's noise model; 0 throughout without autocorrelation.
+    rho : array of shape (n_models,), float64
+        Autocorrelation of each noise model.
     residual_sd : array of shape (n_voxels,), float32
         Standard deviation of the noise, percent.
     dof : int
@@ -55,6 +58,7 @@ class TrialBetas:
     betas: np.ndarray
     variance_factors: np.ndarray
     model: np.ndarray
+    rho: np.ndarray
     residual_sd: np.ndarray
     dof: int
     r_square: np.ndarray
@@ -142,7 +146,8 @@ def estimate_betas(
     np.clip(r_square, 0, 1, out=r_square)
     used, models = np.unique(models, return_inverse=True)
     factors = np.stack([fit.variance_factors(place) for place in used])
-    return TrialBetas(betas, factors, models, residual_sd, dof, r_square, baseline)
+    rho = fit.grid[used]
+    return TrialBetas(betas, factors, models, rho, residual_sd, dof, r_square, baseline)
 
 
 class _Ordinary:
@@ -152,6 +157,8 @@ class _Ordinary:
         self._basis = np.hstack([fixed, own]).T.astype(np.float32)
         self._n_fixed = fixed.shape[1]
         self._solve, self._solve32 = solve, solve.astype(np.float32)
+
+    grid = np.zeros(1)
 
     def models(self, Y: np.ndarray) -> int:
         return 0
@@ -191,6 +198,7 @@ def _check_shapes(bold: np.ndarray, trials: np.ndarray, nuisance: np.ndarray) ->
         raise ValueError("there is no trial to estimate")
 
 
+@on_one_thread
 def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return orthonormal bases of nuisance and of what trials add to it, MX = QR.
 
@@ -221,6 +229,7 @@ def _decompose(trials: np.ndarray, nuisance: np.ndarray) -> tuple[np.ndarray, ..
     return fixed, own, r * norms
 
 
+@on_one_thread
 def _all_at_once(triangle: np.ndarray) -> np.ndarray:
     """Return C X'M = (X'MX)^-1 X'M as R^-1 Q', without the Q'."""
     norms = np.linalg.norm(triangle, axis=0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Penalties relative to the mean eigenvalue of the kernel.
-PENALTIES = np.logspace(-2, 4, 13)
+PENALTIES = np.logspace(-2, 4, 7)
 _FOLDS = 5
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyper_bids.glm.noise import whitened
+from hyper_bids.glm.threads import on_one_thread
 
 # Ratio of the responses' variance to that of their estimates, in a typical trial.
 SIGNAL_RATIOS = np.logspace(-2, 2.5, 13)
@@ -22,6 +23,8 @@ SIGNAL_RATIOS = np.logspace(-2, 2.5, 13)
 # Of all pairs of response function and shrinkage: what no data can rule out.
 _DOUBT = 0.02
 _ROUNDS = 15
+# Of the largest direction of the responses that are set aside: smaller ones are left.
+_NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +35,8 @@ class RunModel:
     ----------
     rho : float
         Autocorrelation of the noise, which all of this was whitened with.
-    fixed : list of arrays of shape (n_volumes, k)
-        Orthonormal basis of the nuisance; the same object where it is the same.
+    fixed : array of shape (n_volumes, k)
+        Orthonormal basis of the nuisance, and of what else is set aside.
     left : list of arrays of shape (n_volumes, n_trials), float32
         U of X = U S W', the trials' regressors less nuisance.
     sizes : list of arrays of shape (n_trials,)
@@ -43,7 +46,7 @@ class RunModel:
     """
 
     rho: float
-    fixed: list[np.ndarray]
+    fixed: np.ndarray
     left: list[np.ndarray]
     sizes: list[np.ndarray]
     right: list[np.ndarray]
@@ -58,6 +61,7 @@ class RunModel:
         return self.sizes[index] * self.right[index].sum(axis=1)
 
 
+@on_one_thread
 def run_model(
     trials: list[np.ndarray], nuisance: np.ndarray, rho: float = 0.0, others: list | None = None
 ) -> RunModel:
@@ -71,29 +75,39 @@ def run_model(
         With the constant.
     rho : float
     others : list of arrays of shape (n_volumes, m), optional
-        Regressors of trials that are to have no part in what is fitted, under each function.
+        Regressors of trials that are to have no part in what is fitted, under each function. What
+        they can bring to the signal under any of them is set aside as nuisance, as far as half of
+        the dimensions that are left allow.
 
     Returns
     -------
     RunModel
     """
-    fixed, left, sizes, right = [], [], [], []
-    shared = orthonormal(whitened(np.asarray(nuisance, float), rho))
-    for index, regressors in enumerate(trials):
-        basis = shared
-        if others is not None and others[index].shape[1]:
-            basis = orthonormal(whitened(np.hstack([nuisance, others[index]]), rho))
+    left, sizes, right = [], [], []
+    fixed = orthonormal(whitened(np.asarray(nuisance, float), rho))
+    if others is not None and others[0].shape[1]:
+        fixed = _with_apart(fixed, whitened(np.hstack(others), rho), trials[0].shape[1])
+    for regressors in trials:
         X = whitened(np.asarray(regressors, float), rho)
         for _ in range(2):
-            X = X - basis @ (basis.T @ X)
+            X = X - fixed @ (fixed.T @ X)
         u, s, w = np.linalg.svd(X, full_matrices=False)
-        fixed.append(basis)
         left.append(u.astype(np.float32))
         sizes.append(s)
         right.append(w)
     return RunModel(rho, fixed, left, sizes, right)
 
 
+def _with_apart(fixed: np.ndarray, apart: np.ndarray, n_trials: int) -> np.ndarray:
+    """Return the basis ``fixed`` with the main directions of ``apart``."""
+    for _ in range(2):
+        apart = apart - fixed @ (fixed.T @ apart)
+    u, s, _ = np.linalg.svd(apart, full_matrices=False)
+    most = (len(fixed) - fixed.shape[1] - n_trials) // 2
+    return np.hstack([fixed, u[:, s > _NEGLIGIBLE * s[0]][:, : max(most, 0)]])
+
+
+@on_one_thread
 def orthonormal(columns: np.ndarray) -> np.ndarray:
     """Return an orthonormal basis of the columns' span."""
     norms = np.linalg.norm(columns, axis=0)
@@ -114,7 +128,7 @@ def left_out_evidence(
     Parameters
     ----------
     runs : list of arrays of shape (n_volumes, n_voxels), float32
-        Whitened signal of the training runs, percent.
+        Whitened signal of the training runs, less its mean (single precision is for the rest).
     models : list of RunModel
         One a run, all with the same response functions.
     gammas : array of shape (n_gammas,)
@@ -126,44 +140,34 @@ def left_out_evidence(
         The same without any response. With one run, nothing can be left out: both are then the
         density of the data that were fitted.
     """
-    left_over = [
-        remaining_powers(series, model) for series, model in zip(runs, models, strict=True)
-    ]
+    left_over = [remaining_power(series, model) for series, model in zip(runs, models, strict=True)]
     shape = len(models[0].left), len(gammas), runs[0].shape[1]
     evidence = np.empty(shape, np.float32)
+    counts = [len(y) - model.fixed.shape[1] for y, model in zip(runs, models, strict=True)]
     for index in range(shape[0]):
-        powers, cross, own, logs, counts = [], [], [], [], []
-        for series, model, power_of in zip(runs, models, left_over, strict=True):
-            power, size = power_of[index], model.sizes[index]
+        powers, cross, own, logs = [], [], [], []
+        for series, model, power in zip(runs, models, left_over, strict=True):
+            size, a = model.sizes[index], model.loadings(index)
             Z = model.left[index].T @ series
-            a = model.loadings(index)
             shrink = 1 / (1 + gammas[:, None] * size**2)
             powers.append(power - (1 - shrink).astype(np.float32) @ (Z * Z))
             cross.append((shrink * a).astype(np.float32) @ Z)
             own.append((shrink * a**2).sum(axis=1))
             logs.append(-np.log(shrink).sum(axis=1))
-            counts.append(len(series) - model.fixed[index].shape[1])
         evidence[index] = _predictive(powers, cross, own, logs, counts)
     none = [np.zeros((1, shape[2]), np.float32)] * len(runs)
-    powers = [power_of[0][None] for power_of in left_over]
-    counts = [len(y) - model.fixed[0].shape[1] for y, model in zip(runs, models, strict=True)]
-    null = _predictive(powers, none, [np.zeros(1)] * len(runs), [np.zeros(1)] * len(runs), counts)
+    zero = [np.zeros(1)] * len(runs)
+    null = _predictive([power[None] for power in left_over], none, zero, zero, counts)
     return evidence, null[0]
 
 
-def remaining_powers(series: np.ndarray, model: RunModel) -> list[np.ndarray]:
-    """Return each voxel's sum of squares less nuisance, under each response function."""
+def remaining_power(series: np.ndarray, model: RunModel) -> np.ndarray:
+    """Return each voxel's sum of squares less nuisance."""
     whole = np.einsum("ij,ij->j", series, series)
+    taken = model.fixed.astype(np.float32).T @ series
     # A voxel that does not vary: any density will do, but it must be finite.
     floor = np.float32(1e-6) * whole + np.float32(1e-12)
-    found: list[np.ndarray] = []
-    for index, basis in enumerate(model.fixed):
-        if index and basis is model.fixed[index - 1]:
-            found.append(found[-1])
-            continue
-        taken = basis.astype(np.float32).T @ series
-        found.append(np.maximum(whole - np.einsum("ij,ij->j", taken, taken), floor))
-    return found
+    return np.maximum(whole - np.einsum("ij,ij->j", taken, taken), floor)
 
 
 def _predictive(powers: list, cross: list, own: list, logs: list, counts: list) -> np.ndarray:
@@ -214,7 +218,8 @@ def shares(evidence: np.ndarray, null: np.ndarray) -> np.ndarray:
         no_response = float((no_response * empty / whole).mean())
         share = (weighted / whole).mean(axis=2, dtype=float)
         share = (1 - _DOUBT) * share + _DOUBT * (1 - no_response) / share.size
-    return share / share.sum()
+    # Where no voxel responds at all, nothing is known of those that do.
+    return share / share.sum() if share.sum() > 0 else np.full(share.shape, 1 / share.size)
 
 
 def most_likely(evidence: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

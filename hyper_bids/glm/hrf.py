@@ -56,8 +56,8 @@ def library() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Return 22 responses to choose from, by name: Glover's, and a grid around it.
 
     Choosing one of a fixed set for each voxel is the idea of Prince et al. (2022), eLife 11:e77599;
-    theirs comes from data, this one is the double gamma of Glover (1999) with the main lobe's time
-    to peak and dispersion on a grid. The undershoot follows the main lobe by 6 s in each.
+    theirs comes from data, this one is the double gamma of Glover (1999) with time to peak and
+    dispersion on a grid. The undershoot follows the main lobe by 6 s in each.
 
     Returns
     -------
@@ -65,16 +65,24 @@ def library() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
         Name to a function of seconds, peak 1. The first is ``glover``.
     """
     grid = {
-        f"peak-{peak:g}-dispersion-{dispersion:g}": partial(
-            _gamma_difference,
-            delays=(peak + dispersion, peak + dispersion + 6.0),
-            dispersion=dispersion,
-            ratio=0.48,
-        )
+        f"peak-{peak:g}-dispersion-{dispersion:g}": _peaking_at(peak, dispersion)
         for peak in LIBRARY_PEAKS
         for dispersion in LIBRARY_DISPERSIONS
     }
     return {"glover": glover, **grid}
+
+
+def _peaking_at(peak: float, dispersion: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the response of a dispersion that has its peak at ``peak`` seconds."""
+    t = np.arange(2.0, 9.0, 0.001)
+    delay = peak + dispersion
+    # The undershoot pulls the peak forward, the more the wider both are.
+    for _ in range(6):
+        response = partial(
+            _gamma_difference, delays=(delay, delay + 6.0), dispersion=dispersion, ratio=0.48
+        )
+        delay += peak - t[response(t).argmax()]
+    return response
 
 
 def _gamma_difference(
@@ -87,7 +95,7 @@ def _gamma_difference(
         return peak - ratio * undershoot
 
     # All responses peak between 3 and 8 s; a step of 1 ms finds the peak to 1e-7.
-    return response(np.asarray(t, float)) / response(np.arange(3.0, 8.0, 0.001)).max()
+    return response(np.asarray(t, float)) / response(np.arange(2.0, 9.0, 0.001)).max()
 
 
 def _gamma_density(t: np.ndarray, shape: float, scale: float) -> np.ndarray:

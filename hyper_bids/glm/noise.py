@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hyper_bids.glm.threads import on_one_thread
+
 # Beyond it a first difference would be left, and next to nothing of slow responses.
 MAX_RHO = 0.9
 
@@ -75,6 +77,7 @@ def pooled_autocorrelation(runs: list[np.ndarray], fixed: list[np.ndarray]) -> f
     return float(np.clip(np.interp(seen / weight, expected / weight, grid), 0, MAX_RHO))
 
 
+@on_one_thread
 def expected_lag_one(basis: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """Return the lag-1 autocorrelation that residuals are expected to have under AR(1) noise.
 

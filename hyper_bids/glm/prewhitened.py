@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hyper_bids.glm.noise import expected_lag_one
+from hyper_bids.glm.threads import on_one_thread
 
 # Steps of the autocorrelations that voxels are given, and the largest that is taken for noise.
 STEP = 0.02
@@ -42,6 +43,7 @@ class Prewhitened:
         self._rows = np.hstack([design, neighbours]).T.astype(np.float32)
         self._ends = ends.T.astype(np.float32)
         basis = np.linalg.qr(design)[0]
+        self._fixed = fixed.astype(np.float32)
         self._basis = basis.astype(np.float32)
         self.grid = np.arange(LIMITS[0], LIMITS[1] + STEP / 2, STEP)
         self._expected = expected_lag_one(basis, self.grid)
@@ -49,7 +51,12 @@ class Prewhitened:
         self._solutions: dict[int, tuple] = {}
 
     def models(self, Y: np.ndarray) -> np.ndarray:
-        """Return each voxel's place on the grid, from the residuals of ordinary least squares."""
+        """Return each voxel's place on the grid, from the residuals of ordinary least squares.
+
+        The nuisance is taken off ``Y`` in place: sums of squares would drown in strong drift.
+        """
+        for _ in range(2):
+            Y -= self._fixed @ (self._fixed.T @ Y)
         left = Y - self._basis @ (self._basis.T @ Y)
         power = np.einsum("ij,ij->j", left, left)
         lagged = np.einsum("ij,ij->j", left[1:], left[:-1])
@@ -101,6 +108,7 @@ class Prewhitened:
         """Return the variance of each trial's beta for a noise variance of 1."""
         return self.solution(model)[-1]
 
+    @on_one_thread
     def solution(self, place: int) -> tuple[np.ndarray, ...]:
         """Return the small matrices for one autocorrelation, and the betas' variance factors."""
         if place not in self._solutions:

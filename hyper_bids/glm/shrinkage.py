@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyper_bids.glm.evidence import RunModel, remaining_powers
+from hyper_bids.glm.evidence import RunModel, remaining_power
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def estimate_shrunken(
     Parameters
     ----------
     series : array of shape (n_volumes, n_voxels), float32
-        Whitened signal, percent, with or without its mean.
+        Whitened signal, percent, less its mean.
     model : RunModel
     functions : int array of shape (n_voxels,)
         Response function of each voxel, its position in the model.
@@ -65,12 +65,12 @@ def estimate_shrunken(
     betas, t = np.zeros((2, n_trials, n_voxels), np.float32)
     residual_sd, r_square = np.zeros((2, n_voxels), np.float32)
     lengths = np.zeros((2, n_voxels), np.float32)
-    dof = len(series) - model.fixed[0].shape[1] - n_trials
+    dof = len(series) - model.fixed.shape[1] - n_trials
     whole = np.unique(functions)
     for index in whole:
         own = np.flatnonzero(functions == index)
         part = series if len(whole) == 1 else series[:, own]
-        total = remaining_powers(part, _only(model, index))[0]
+        total = remaining_power(part, model)
         Z = model.left[index].T @ part
         left = np.maximum(total - np.einsum("ij,ij->j", Z, Z), 1e-6 * total)
         sd = np.sqrt(left / dof)
@@ -85,11 +85,6 @@ def estimate_shrunken(
         residual_sd[own] = sd
         r_square[own] = np.divide(total - left, total, out=np.zeros_like(total), where=known)
     return Shrunken(betas, t, residual_sd, r_square, lengths, dof)
-
-
-def _only(model: RunModel, index: int) -> RunModel:
-    parts = model.fixed, model.left, model.sizes, model.right
-    return RunModel(model.rho, *([part[index]] for part in parts))
 
 
 def _towards_mean(Z, free, size, a, W, gammas) -> tuple[np.ndarray, np.ndarray]:

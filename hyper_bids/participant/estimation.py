@@ -37,7 +37,7 @@ class Maps:
 
 def estimate_blocks(
     recording: Recording, regressors: list[Regressors], chosen: tuning.Chosen,
-    settings: BetaSettings, betas_file: Path, runs: list[dict],
+    settings: BetaSettings, betas_file: Path,
 ) -> Maps:  # fmt: skip
     """Estimate all runs' responses, block by block.
 
@@ -49,8 +49,6 @@ def estimate_blocks(
     settings : BetaSettings
     betas_file : path
         ``.npy`` to write: n_trials x n_voxels, float32, percent signal change.
-    runs : list of dict
-        For the names in messages.
 
     Returns
     -------
@@ -83,16 +81,16 @@ def estimate_blocks(
         for name in ("mean_z", "r_square", "tsnr", "hrf_index", "fraction"):
             getattr(maps, name)[part] = found[name]
         LOG.debug("responses: voxels to %d of %d", part.stop, recording.n_voxels)
-    _check_baseline(residual_sd, recording.baseline, runs)
-    LOG.info("%d trials in %d voxels of %d runs", shape[0], shape[1], len(runs))
+    _check_baseline(residual_sd, recording.baseline, regressors)
+    LOG.info("%d trials in %d voxels of %d runs", shape[0], shape[1], len(regressors))
     return maps
 
 
-def _check_baseline(residual_sd: np.ndarray, baseline: np.ndarray, runs: list[dict]) -> None:
-    for run, sd, mean in zip(runs, residual_sd, baseline, strict=True):
+def _check_baseline(residual_sd: np.ndarray, baseline: np.ndarray, regressors: list) -> None:
+    for run, sd, mean in zip(regressors, residual_sd, baseline, strict=True):
         if np.median(np.where(mean > 0, sd, np.inf)) > _MOST_NOISE:
             raise InputError(
-                f"{Path(run['bold']).name}: the signal of most voxels varies about a mean of "
+                f"{run.label}: the signal of most voxels varies about a mean of "
                 f"almost 0 or less, so percent signal change is undefined. Give BOLD with its "
                 f"baseline, not cleaned or demeaned data."
             )
@@ -142,7 +140,8 @@ class _Optimised:
     def __call__(self, signals: list[np.ndarray]) -> dict:
         model, n_voxels = self._model, signals[0].shape[1]
         white = [noise.whitened(signal, model.rho) for signal in signals]
-        functions, gammas = np.zeros(n_voxels, int), np.full(n_voxels, np.inf)
+        functions = np.zeros(n_voxels, int)
+        gammas = tuning.unshrunken(model, self._chosen.gammas, n_voxels)
         if model.hrf == "library" or model.shrinkage:
             own = [white[k] for k in self._training]
             likely, _ = evidence.left_out_evidence(own, self._for_choice, self._chosen.gammas)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hyper_bids import volumes
 from hyper_bids.config import BetaSettings
 from hyper_bids.errors import InputError
 from hyper_bids.glm.betas import TrialBetas, estimate_betas
@@ -94,17 +93,17 @@ class Recording:
 
 
 def record(
-    runs: list[dict], regressors: list[Regressors], mask: np.ndarray, settings: BetaSettings,
-    folder: Path, memory_mb: float,
+    load: Callable[[int], np.ndarray], regressors: list[Regressors], n_voxels: int,
+    settings: BetaSettings, folder: Path, memory_mb: float,
 ) -> Recording:  # fmt: skip
     """Read all runs, one in memory at a time, and look once at what responds.
 
     Parameters
     ----------
-    runs : list of dict
-        As :func:`hyper_bids.participant.runs.run_jobs` gives them.
+    load : callable
+        From a run's position to its signal (n_volumes, n_voxels), float32.
     regressors : list of Regressors
-    mask : bool array of shape (x, y, z)
+    n_voxels : int
     settings : BetaSettings
     folder : path
         For the files: 4 bytes a volume and voxel.
@@ -114,16 +113,20 @@ def record(
     Returns
     -------
     Recording
+
+    Raises
+    ------
+    InputError
+        If the trials of a run cannot be estimated.
     """
-    n_voxels = int(mask.sum())
     lengths = [part.n_volumes for part in regressors]
-    baseline = np.zeros((len(runs), n_voxels), np.float32)
+    baseline = np.zeros((len(regressors), n_voxels), np.float32)
     r_square, t_mean, n_trained = np.zeros(n_voxels), np.zeros(n_voxels), 0
     block = block_size(regressors, memory_mb)
     recording = Recording(folder, lengths, baseline, r_square, t_mean, block)
     order = FIRST_ORDER if settings.drift_order == "auto" else int(settings.drift_order)
-    for index, (run, part) in enumerate(zip(runs, regressors, strict=True)):
-        bold = volumes.read_masked(run["bold"], mask, settings.dummy_scans)
+    for index, part in enumerate(regressors):
+        bold = load(index)
         n = int(part.is_train.sum())
         with recording._file(index).open("wb") as stream:
             for own in recording.blocks():
@@ -133,7 +136,7 @@ def record(
                     mean = signal.mean(axis=0, dtype=np.float64)
                 baseline[index, own] = np.where(np.isfinite(mean), mean, 0)
                 if n:
-                    first = _first_look(run, signal, part, order)
+                    first = _first_look(signal, part, order)
                     t = mean_t(first, part.is_train)
                     r_square[own] += n * first.r_square
                     t_mean[own] += n * t
@@ -143,11 +146,11 @@ def record(
     return recording
 
 
-def _first_look(run: dict, signal: np.ndarray, part: Regressors, order: int) -> TrialBetas:
+def _first_look(signal: np.ndarray, part: Regressors, order: int) -> TrialBetas:
     try:
         return estimate_betas(signal, part.trials[0], part.nuisance(order))
     except ValueError as error:
-        raise InputError(f"{run['label']}: {error}.") from None
+        raise InputError(f"{part.label}: {error}.") from None
 
 
 def mean_t(estimate, chosen: np.ndarray) -> np.ndarray:

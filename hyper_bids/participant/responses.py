@@ -83,11 +83,15 @@ def estimate_responses(job: dict, folder: Path, motion: Path | None = None) -> s
     latents = np.load(job["latents"])
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         memory = _block_memory(job["memory_mb"], runs, mask)
-        recording = record(runs, regressors, mask, settings, Path(scratch), memory)
+
+        def load(index: int) -> np.ndarray:
+            return volumes.read_masked(runs[index]["bold"], mask, settings.dummy_scans)
+
+        recording = record(load, regressors, int(mask.sum()), settings, Path(scratch), memory)
         t_r = [run["t_r"] for run in runs]
         chosen = tuning.choose_model(recording, regressors, latents, t_r, settings, names)
         betas_file = fragment.internal("betas.npy")
-        maps = estimate_blocks(recording, regressors, chosen, settings, betas_file, runs)
+        maps = estimate_blocks(recording, regressors, chosen, settings, betas_file)
     np.save(fragment.internal("mean_z.npy"), maps.mean_z)
     np.save(fragment.internal("mask.npy"), mask)
     np.save(fragment.internal("affine.npy"), affine)

@@ -25,6 +25,8 @@ class Regressors:
 
     Attributes
     ----------
+    label : str
+        What the run is called in messages.
     trials : list of arrays of shape (n_volumes, n_trials)
         One a response function; the canonical one is the first.
     extras : array of shape (n_volumes, k)
@@ -34,6 +36,7 @@ class Regressors:
         Whether the confounds hold drift terms of their own.
     """
 
+    label: str
     trials: list[np.ndarray]
     extras: np.ndarray
     is_train: np.ndarray
@@ -142,4 +145,5 @@ def run_regressors(run: dict, settings: BetaSettings) -> Regressors:
         )  # fmt: skip
     # Order 0 is the constant alone, which the drift brings.
     extras = design.nuisance_design(n_volumes, 0, confounds, other)[:, 1:]
-    return Regressors(trials, extras, np.array(run["is_train"], bool), models_drift(columns))
+    is_train = np.array(run["is_train"], bool)
+    return Regressors(run["label"], trials, extras, is_train, models_drift(columns))

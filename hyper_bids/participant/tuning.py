@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -24,9 +24,14 @@ _MOST_ORDER = 6
 N_COMPONENTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 # Of the largest gain by components: the smallest number that has it is taken.
 _ENOUGH = 0.95
+# Of the quiet voxels, one in so many tells the autocorrelation.
+_EVERY = 4
 # A response function is sought with drift terms of so many orders more: what slow noise is left
 # looks like slow responses.
 _EXTRA_ORDERS = 2
+# Ratio of response to noise that stands for no shrinkage where each voxel has its own function: a
+# trial late in a run, of which slow responses show next to nothing, then has the mean response.
+_UNSHRUNKEN = 1e3
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,20 @@ class _Data:
     run_of_trial: np.ndarray
     folds: list[Fold]
     n_functions: int
+    known: dict[int, list[np.ndarray]] = field(default_factory=dict)
+
+    def components(self, model: Model) -> list[np.ndarray]:
+        """Return each training run's noise components; those of a drift order are found once."""
+        order, most = model.drift_order, max(model.n_components, N_COMPONENTS[-1])
+        if not model.n_components:
+            return [np.zeros((part.n_volumes, 0)) for part in self.regressors]
+        if order not in self.known or self.known[order][0].shape[1] < model.n_components:
+            whole = replace(model, n_components=most)
+            self.known[order] = [
+                noise_components(whole, part, quiet)
+                for part, quiet in zip(self.regressors, self.quiet, strict=True)
+            ]
+        return [courses[:, : model.n_components] for courses in self.known[order]]
 
 
 def choose_model(
@@ -146,7 +165,8 @@ def choose_model(
         model = _best("shrinkage", [model, replace(model, shrinkage=False)], data, table)
     model = replace(model, rho=_rho(model, data))
     components = [
-        _components(model, part, recording.columns(k, quiet)) for k, part in enumerate(regressors)
+        noise_components(model, part, recording.columns(k, quiet))
+        for k, part in enumerate(regressors)
     ]
     gammas, share = _population(model, data)
     LOG.info("model of the BOLD: %s", described(model))
@@ -229,14 +249,16 @@ def _note(table: list[dict], what: str, tried: list[Model], scores: list, found:
 def _rho(model: Model, data: _Data) -> float:
     if model.noise_model != "ar1" or not data.quiet[0].shape[1]:
         return 0.0
-    fixed = []
-    for part, quiet in zip(data.regressors, data.quiet, strict=True):
-        components = _components(model, part, quiet)
-        fixed.append(evidence.orthonormal(part.nuisance(model.drift_order, components)))
-    return noise.pooled_autocorrelation(data.quiet, fixed)
+    fixed = [
+        evidence.orthonormal(part.nuisance(model.drift_order, courses))
+        for part, courses in zip(data.regressors, data.components(model), strict=True)
+    ]
+    some = [quiet[:, ::_EVERY] for quiet in data.quiet]
+    return noise.pooled_autocorrelation(some, fixed)
 
 
-def _components(model: Model, part: Regressors, quiet: np.ndarray) -> np.ndarray:
+def noise_components(model: Model, part: Regressors, quiet: np.ndarray) -> np.ndarray:
+    """Return the noise components of one run (n_volumes, n_components), from its quiet voxels."""
     if not model.n_components:
         return np.zeros((part.n_volumes, 0))
     fixed = evidence.orthonormal(part.nuisance(model.drift_order))
@@ -286,10 +308,7 @@ def training_models(
 
 
 def _population(model: Model, data: _Data) -> tuple[np.ndarray, np.ndarray]:
-    components = [
-        _components(model, part, quiet)
-        for part, quiet in zip(data.regressors, data.quiet, strict=True)
-    ]
+    components = data.components(model)
     models = evidence_models(model, data.regressors, components)
     gammas = evidence.ratios_to_gammas(models)
     white = [noise.whitened(series, model.rho) for series in data.runs]
@@ -297,13 +316,17 @@ def _population(model: Model, data: _Data) -> tuple[np.ndarray, np.ndarray]:
     return gammas, evidence.shares(found, null)
 
 
+def unshrunken(model: Model, gammas: np.ndarray, n_voxels: int) -> np.ndarray:
+    """Return the g (n_voxels,) of a model without shrinkage."""
+    if model.hrf != "library":
+        return np.full(n_voxels, np.inf)
+    return np.full(n_voxels, gammas[0] * _UNSHRUNKEN / evidence.SIGNAL_RATIOS[0])
+
+
 def _score(model: Model, data: _Data) -> float:
     """Return how well the betas of a model follow what was shown, in left-out training runs."""
     model = replace(model, rho=_rho(model, data))
-    components = [
-        _components(model, part, quiet)
-        for part, quiet in zip(data.regressors, data.quiet, strict=True)
-    ]
+    components = data.components(model)
     models = training_models(model, data.regressors, components)
     white = [noise.whitened(series, model.rho) for series in data.runs]
     functions = np.zeros(white[0].shape[1], int)
@@ -313,7 +336,7 @@ def _score(model: Model, data: _Data) -> float:
         grid = evidence.ratios_to_gammas(slow)
         found, null = evidence.left_out_evidence(white, slow, grid)
         functions, places = evidence.most_likely(found, evidence.shares(found, null))
-        gammas = grid[places] if model.shrinkage else gammas
+        gammas = grid[places] if model.shrinkage else unshrunken(model, grid, len(places))
     betas = np.concatenate(
         [
             estimate_shrunken(series, fit, functions, gammas).betas
