@@ -19,7 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import nibabel
 import numpy as np
+import pandas as pd
+from nilearn.glm.first_level import FirstLevelModel, run_glm
 
 from hyper_bids.config import BetaSettings
 from hyper_bids.glm.betas import estimate_betas
@@ -91,8 +94,6 @@ def library_designs(onsets, duration, n_volumes, t_r, n_runs, extras):
 
 def nilearn_glm(noise_model):
     """Return a function that estimates with nilearn from the same arrays."""
-    from nilearn.glm.first_level import run_glm
-
     return lambda runs: [
         run_glm(bold, np.hstack([trials, nuisance]), noise_model=noise_model)
         for bold, trials, nuisance in runs
@@ -101,11 +102,7 @@ def nilearn_glm(noise_model):
 
 def first_level(runs):
     """Estimate with nilearn's FirstLevelModel from images, and take a contrast for each trial."""
-    import nibabel
-    import pandas as pd
-    from nilearn.glm.first_level import FirstLevelModel
-
-    side = int(round(N_VOXELS ** (1 / 3))) + 1
+    side = round(N_VOXELS ** (1 / 3)) + 1
     mask = np.zeros(side**3, np.uint8)
     mask[:N_VOXELS] = 1
     mask = mask.reshape((side,) * 3)
@@ -149,8 +146,6 @@ def timed(function, runs, rounds):
 
 def agreement(runs):
     """Return the largest difference of the betas from nilearn's, relative to their size."""
-    from nilearn.glm.first_level import run_glm
-
     bold, trials, nuisance = runs[0]
     mine = estimate_betas(bold, trials, nuisance).betas
     labels, results = run_glm(bold, np.hstack([trials, nuisance]), noise_model="ols")
@@ -231,7 +226,10 @@ def memory():
         noise = np.random.default_rng(run + 1)
         bold = noise.standard_normal((n_volumes, n_voxels), np.float32)
         own_trials = latents[run * n_trials : (run + 1) * n_trials].astype(np.float32)
-        bold[:, :4096] += designs[run].trials[0].astype(np.float32) @ (own_trials @ code + 1)
+        # Response functions vary over voxels, so that each is given its own.
+        for k, function in enumerate((1, 7, 14, 20)):
+            regressors = designs[run].trials[function].astype(np.float32)
+            bold[:, k:4096:4] += regressors @ (own_trials @ code[:, k::4] + 1)
         bold *= np.float32(10)
         bold += np.float32(1000)
         return bold

@@ -8,6 +8,7 @@ rho are sums of three matrices that are computed once, and nothing is ever white
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Prewhitened:
         self._ends = ends.T.astype(np.float32)
         basis = np.linalg.qr(design)[0]
         self._fixed = fixed.astype(np.float32)
-        self._basis = basis.astype(np.float32)
+        self._own = basis[:, self.n_fixed :].astype(np.float32)
         self.grid = np.arange(LIMITS[0], LIMITS[1] + STEP / 2, STEP)
         self._expected = expected_lag_one(basis, self.grid)
         self._solve = solve
@@ -57,7 +58,7 @@ class Prewhitened:
         """
         for _ in range(2):
             Y -= self._fixed @ (self._fixed.T @ Y)
-        left = Y - self._basis @ (self._basis.T @ Y)
+        left = Y - self._own @ (self._own.T @ Y)
         power = np.einsum("ij,ij->j", left, left)
         lagged = np.einsum("ij,ij->j", left[1:], left[:-1])
         seen = np.divide(lagged, power, out=np.zeros_like(power), where=power > 0)
@@ -79,29 +80,31 @@ class Prewhitened:
         total, left : arrays of shape (n_voxels,)
             Sums of squares of the whitened signal less nuisance, and less the trials too.
         """
+        # Voxels of one autocorrelation side by side: each step then takes a view, no copy.
+        order = np.argsort(models, kind="stable")
+        Y, models = Y[:, order], models[order]
+        rho = self.grid[models].astype(np.float32)
         both = self._rows @ Y
-        n = both.shape[0] // 2
+        n, k = both.shape[0] // 2, self.n_fixed
         plain, shifted = both[:n], both[n:]
         first_last = Y[[0, -1]]
-        inner = plain - self._ends @ first_last
+        Z = rho * (rho * (plain - self._ends @ first_last) - shifted) + plain
         squares = np.einsum("ij,ij->j", Y, Y)
         neighbours = 2 * np.einsum("ij,ij->j", Y[1:], Y[:-1])
         ends = np.einsum("ij,ij->j", first_last, first_last)
-        betas = np.empty((n - self.n_fixed, Y.shape[1]), np.float32)
+        power = squares + rho * (rho * (squares - ends) - neighbours)
+        betas = np.empty((n - k, Y.shape[1]), np.float32)
         total, left = np.empty((2, Y.shape[1]), np.float32)
-        order = np.argsort(models, kind="stable")
-        starts = np.flatnonzero(np.diff(models[order], prepend=-1))
-        for own in np.split(order, starts[1:]):
-            rho = np.float32(self.grid[models[own[0]]])
-            C, fixed_half, across, trial_half, _ = self.solution(int(models[own[0]]))
-            Z = plain[:, own] + rho * (rho * inner[:, own] - shifted[:, own])
-            nuisance = fixed_half @ Z[: self.n_fixed]
-            g = Z[self.n_fixed :] - across @ nuisance
-            betas[:, own] = C @ g
-            power = squares[own] + rho * (rho * (squares[own] - ends[own]) - neighbours[own])
-            total[own] = power - np.einsum("ij,ij->j", nuisance, nuisance)
-            explained = trial_half @ g
-            left[own] = total[own] - np.einsum("ij,ij->j", explained, explained)
+        bounds = [*np.flatnonzero(np.diff(models, prepend=-1)), len(models)]
+        for start, stop in pairwise(bounds):
+            own = slice(start, stop)
+            fixed_half, across, both_halves, _ = self.solution(int(models[start]))
+            nuisance = fixed_half @ Z[:k, own]
+            found = both_halves @ (Z[k:, own] - across @ nuisance)
+            betas[:, order[own]] = found[: n - k]
+            total[order[own]] = power[own] - np.einsum("ij,ij->j", nuisance, nuisance)
+            explained = np.einsum("ij,ij->j", found[n - k :], found[n - k :])
+            left[order[own]] = total[order[own]] - explained
         return betas, total, left
 
     def variance_factors(self, model: int) -> np.ndarray:
@@ -122,6 +125,7 @@ class Prewhitened:
             half = np.linalg.inv(triangle).T
             C = self._solve(triangle) @ half
             factors = np.einsum("ij,ij->i", C @ G, C)
-            parts = (part.astype(np.float32) for part in (C, fixed_half, across, half))
+            stacked = np.vstack([C, half])
+            parts = (part.astype(np.float32) for part in (fixed_half, across, stacked))
             self._solutions[place] = (*parts, factors)
         return self._solutions[place]
