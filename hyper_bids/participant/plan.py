@@ -276,6 +276,7 @@ def describe(plan: Plan) -> str:
         f"(by {plan.trials.split_source}), {plan.n_latents} latents, "
         f"image model {plan.generator or 'none'}, about {plan.memory_mb} MB of memory"
     ]
+    motion_of = "motion, by realignment" if plan.realign else "none"
     for index, run in enumerate(plan.runs):
         frame = plan.trials.trials[plan.trials.trials["run_index"] == index]
         lines.append(
@@ -284,7 +285,7 @@ def describe(plan: Plan) -> str:
             f"TR {run.t_r:g} s, {(frame['split'] == 'train').sum()} train, "
             f"{(frame['split'] == 'test').sum()} test, "
             f"mask {run.mask.name if run.mask else 'computed'}, "
-            f"confounds {run.confounds.name if run.confounds else 'none'}"
+            f"confounds {run.confounds.name if run.confounds else motion_of}"
         )
     lines += [f"  note: {note}" for note in plan.notes]
     return "\n".join(lines)
