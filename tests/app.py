@@ -34,11 +34,15 @@ def small(**changes):
     return dataclasses.replace(SMALL, **changes)
 
 
-def run(bids_dir, out, *flags, level="participant", work=None):
-    """Run the app in this process, and return its exit status."""
+def run(bids_dir, out, *flags, level="participant", work=None, realign=False):
+    """Run the app in this process, and return its exit status.
+
+    The heads of simulated participants lie still, so that realignment is left out unless wanted.
+    """
     argv = [str(bids_dir), str(out), level, "--skip-bids-validation", *map(str, flags)]
     if level == "participant":
         argv += ["-w", str(work or Path(out).with_name(f"{Path(out).name}-work"))]
+        argv += [] if realign else ["--no-realign"]
     return cli.main(argv)
 
 

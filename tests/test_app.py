@@ -15,6 +15,7 @@ from hyper_bids.generators.protocol import to_uint8
 from hyper_bids.simulate.dataset import simulate
 
 N_VOXELS = 120
+PLAIN = ("--betas", "lsa", "--drift-order", "2")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,15 @@ def out(dataset, before):
     return folder
 
 
+@pytest.fixture(scope="module")
+def plain(dataset):
+    """Return the derivatives of one participant with betas of ordinary least squares."""
+    folder = dataset.parent / "plain"
+    flags = ["--participant-label", "01", "--n-voxels", N_VOXELS, "--generator", "none", *PLAIN]
+    assert app.run(dataset, folder, *flags) == 0
+    return folder
+
+
 def truth(dataset, participant="01"):
     return np.load(dataset / "sourcedata" / "simulation" / f"sub-{participant}_truth.npz")
 
@@ -70,32 +80,66 @@ def test_the_voxels_that_are_chosen_are_those_that_code(dataset, out):
 def test_betas_are_those_that_were_planted_with_the_error_that_was_planted(tmp_path):
     settings = app.small(noise=(0.5,), drift=0.0, spikes_per_run=0, hrf_variation=0.0)
     dataset = simulate(tmp_path / "ds", settings)
-    assert app.run(dataset, tmp_path / "out") == 0
-    planted = truth(dataset)
-    betas = nibabel.load(app.find(tmp_path / "out", "01_task-faces_desc-trials_statmap.nii.gz"))
-    brain = nibabel.load(app.find(tmp_path / "out", "_desc-brain_mask.nii.gz")).get_fdata() > 0
-    rows = app.table(tmp_path / "out", "_desc-trials_statmap.tsv")
-    stimuli = pd.read_csv(dataset / "stimuli" / "latents.tsv", sep="\t").set_index("stim_id")
-    seen = brain[tuple(planted["coding_voxels"].T)]
-    found = betas.get_fdata()[tuple(planted["coding_voxels"][seen].T)].T
-    true = planted["betas"][stimuli.loc[rows["stim_id"], "latent_row"]][:, seen]
-    assert len(rows) == betas.shape[3]
-    for run in rows["run"].unique():
-        part = (rows["run"] == run).to_numpy()
-        a, b = (x[part] - x[part].mean(axis=0) for x in (found, true))
+    assert app.run(dataset, tmp_path / "out", *PLAIN) == 0
+    for a, b in found_and_planted(dataset, tmp_path / "out"):
         # Noise level 0.5: the error of a beta has half the sd of the code, which is 0.5 %.
         assert (a - b).std() == pytest.approx(0.25, rel=0.1)
         slope = (a * b).sum(axis=0) / (b * b).sum(axis=0)
         assert slope.mean() == pytest.approx(1, abs=0.05)
 
 
-def test_predictions_are_those_of_an_independent_analysis(dataset, out):
+def found_and_planted(dataset, out):
+    """Return each run's betas in coding voxels, and those that were planted, without their mean."""
+    planted = truth(dataset)
+    betas = nibabel.load(app.find(out, "01_task-faces_desc-trials_statmap.nii.gz"))
+    brain = nibabel.load(app.find(out, "_desc-brain_mask.nii.gz")).get_fdata() > 0
+    rows = app.table(out, "faces_desc-trials_statmap.tsv")
+    assert len(rows) == betas.shape[3]
+    stimuli = pd.read_csv(dataset / "stimuli" / "latents.tsv", sep="\t").set_index("stim_id")
+    seen = brain[tuple(planted["coding_voxels"].T)]
+    found = betas.get_fdata()[tuple(planted["coding_voxels"][seen].T)].T
+    true = planted["betas"][stimuli.loc[rows["stim_id"], "latent_row"]][:, seen]
+    runs = [(rows["run"] == run).to_numpy() for run in rows["run"].unique()]
+    return [tuple(x[part] - x[part].mean(axis=0) for x in (found, true)) for part in runs]
+
+
+def test_betas_of_a_chosen_model_are_nearer_to_the_planted_ones_than_those_of_a_fixed_one(
+    dataset, out, plain
+):
+    for optimised, fixed in zip(
+        found_and_planted(dataset, out), found_and_planted(dataset, plain), strict=True
+    ):
+        close = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in (optimised, fixed)]
+        assert close[0] > close[1] + 0.03
+    metric = ("one_of_n_identification", "latents, single trials")
+    assert app.scores(out, *metric)["score"] >= app.scores(plain, *metric)["score"]
+
+
+def test_response_functions_that_are_chosen_peak_when_the_planted_ones_do(dataset, out):
+    planted = truth(dataset)
+    index = nibabel.load(app.find(out, "_stat-hrf_desc-trials_statmap.nii.gz")).get_fdata()
+    names = app.table(out, "_stat-hrf_desc-trials_statmap.tsv").set_index("hrf_index")["hrf"]
+    peaks = names.replace("glover", "peak-5.1").str.split("-").str[1].astype(float)
+    found = peaks[index[tuple(planted["coding_voxels"].T)].astype(int)].to_numpy()
+    assert np.corrcoef(found, planted["time_to_peak"])[0, 1] > 0.7
+
+
+def test_the_page_tells_the_model_that_was_chosen(out):
+    model = app.sidecar(out, "faces_desc-trials_statmap.json")["Model"]
+    page = (out / "sub-01.html").read_text("utf-8")
+    assert f"polynomial drifts up to order {model['drift_order']}" in page
+    assert "one of 22 response functions" in page
+    assert f"drift of order {model['drift_order']}" in page
+    assert "_desc-model_figure.png" in page
+
+
+def test_predictions_are_those_of_an_independent_analysis(dataset, plain):
     """Design by nilearn, least squares by numpy and ridge by scikit-learn, on the same files."""
-    betas, runs, shown, mask = reference_betas(dataset)
+    betas, runs, shown, mask = reference_betas(dataset, plain)
     stimuli = pd.read_csv(dataset / "stimuli" / "latents.tsv", sep="\t").set_index("stim_id")
     latents = np.load(dataset / "stimuli" / "latents.npy")
     test = runs == 0
-    chosen = nibabel.load(app.find(out, "_desc-decoder_mask.nii.gz")).get_fdata()[mask] > 0
+    chosen = nibabel.load(app.find(plain, "_desc-decoder_mask.nii.gz")).get_fdata()[mask] > 0
     assert chosen.sum() == N_VOXELS
     z = np.empty((len(betas), N_VOXELS))
     for run in np.unique(runs):
@@ -104,27 +148,26 @@ def test_predictions_are_those_of_an_independent_analysis(dataset, out):
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
 
-    alphas = app.table(out, "_desc-training_metrics.tsv")["penalty"].to_list()
+    alphas = app.table(plain, "_desc-training_metrics.tsv")["penalty"].to_list()
     search = GridSearchCV(
         Ridge(), {"alpha": alphas}, scoring="neg_mean_squared_error", cv=LeaveOneGroupOut()
     )
     rows = stimuli.loc[shown, "latent_row"].to_numpy()
     search.fit(z[~test], latents[rows[~test]], groups=runs[~test])
-    index = app.table(out, "_desc-predicted_latents.tsv")
+    index = app.table(plain, "_desc-predicted_latents.tsv")
     means = np.stack([z[test][shown[test] == name].mean(axis=0) for name in index["stim_id"]])
     expected = search.predict(means)
-    found = app.load(out, "_desc-predicted_latents.npy")
-    alpha = app.sidecar(out, "_desc-linear_decoder.json")["alpha"]
+    found = app.load(plain, "_desc-predicted_latents.npy")
+    alpha = app.sidecar(plain, "_desc-linear_decoder.json")["alpha"]
     assert alpha == pytest.approx(search.best_params_["alpha"], rel=1e-5)
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
     assert np.abs(found - expected).max() < 0.1 * expected.std()
 
 
-def reference_betas(dataset):
+def reference_betas(dataset, out):
     """Return betas (n_trials, n_voxels), runs, stimuli and the mask, by nilearn's design."""
     from nilearn.glm.first_level import make_first_level_design_matrix
 
-    out = dataset.parent / "out"
     mask = nibabel.load(app.find(out, "_desc-brain_mask.nii.gz")).get_fdata() > 0
     betas, runs, shown = [], [], []
     for index, path in enumerate(sorted(dataset.glob("sub-01/func/*_bold.nii.gz"))):
@@ -191,7 +234,7 @@ def test_the_saved_decoder_makes_the_saved_predictions_from_the_saved_betas(out)
     decoder = decode.load(app.find(out, "_decoder.npz"))
     used = nibabel.load(app.find(out, "_desc-decoder_mask.nii.gz")).get_fdata() > 0
     betas = nibabel.load(app.find(out, "01_task-faces_desc-trials_statmap.nii.gz")).get_fdata()
-    rows = app.table(out, "_desc-trials_statmap.tsv")
+    rows = app.table(out, "faces_desc-trials_statmap.tsv")
     test = (rows["split"] == "test").to_numpy()
     z = betas[used].T[test]
     z = (z - z.mean(axis=0)) / z.std(axis=0)
@@ -231,7 +274,7 @@ def test_each_array_has_a_sidecar_with_its_checksum_and_no_pickle(out):
     import hashlib
 
     arrays = [p for p in out.rglob("*") if p.name.endswith((".npy", ".npz", ".nii.gz"))]
-    assert len(arrays) == 2 * 10
+    assert len(arrays) == 2 * 14
     for path in arrays:
         beside = json.loads((path.parent / f"{path.name.split('.')[0]}.json").read_text("utf-8"))
         assert beside["SHA256"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -207,6 +207,19 @@ def test_more_regressors_than_volumes(tree, refused):
     refused(tree, "--drift-order", "25", status=65, words=["run-01_bold", "6 trials", "30"])
 
 
+@pytest.mark.parametrize("flags", [(), ("--betas", "lsa"), ("--drift-order", "4")])
+def test_more_noise_components_than_volumes_have_room_for(tree, refused, flags):
+    words = ["run-01_bold", "22 noise components", "Lower --noise-components"]
+    refused(tree, "--noise-components", "22", *flags, status=65, words=words)
+
+
+def test_trials_that_cannot_be_told_apart(tree, refused):
+    bids_tree.edit_tsv(events(tree), lambda rows: rows[3].update(onset=rows[2]["onset"]))
+    for flags in ((), ("--betas", "lss")):
+        words = [EVENTS, "lines 4, 5", "column onset", "cannot be told"]
+        refused(tree, *flags, status=65, words=words)
+
+
 def test_a_trial_within_the_dropped_volumes(tree, refused):
     refused(tree, "--dummy-scans", "2", status=65, words=[EVENTS, "line 2", "--dummy-scans"])
 

@@ -33,8 +33,12 @@ OTHER = {
     "test_run_id": ("9",),
     "test_repeated": True,
     "allow_shared_stimuli": True,
+    "no_realign": True,
     "hrf": "spm",
-    "drift_order": 0,
+    "drift_order": "0",
+    "noise_model": "ar1",
+    "noise_components": "3",
+    "shrinkage": "none",
     "confounds": ("motion24", "white_matter"),
     "dummy_scans": 3,
     "slice_time_ref": 0.1,
@@ -73,6 +77,7 @@ FLAGS = {
     "--test-run-id": (["9"], ("9",)),
     "--test-repeated": ([], True),
     "--allow-shared-stimuli": ([], True),
+    "--no-realign": ([], True),
     "--derivatives": (["fmriprep=/data/prep", "other"], ("fmriprep=/data/prep", "other")),
     "-d": (["prep"], ("prep",)),
     "--space": (["T1w"], "T1w"),
@@ -83,7 +88,10 @@ FLAGS = {
     "--skip-bids-validation": ([], True),
     "--skip-bids-validator": ([], True),
     "--hrf": (["spm"], "spm"),
-    "--drift-order": (["0"], 0),
+    "--drift-order": (["0"], "0"),
+    "--noise-model": (["ols"], "ols"),
+    "--noise-components": (["0"], "0"),
+    "--shrinkage": (["none"], "none"),
     "--confounds": (["motion24,csf", "white_matter"], ("motion24", "csf", "white_matter")),
     "--dummy-scans": (["3"], 3),
     "--slice-time-ref": (["0"], 0.0),
@@ -240,9 +248,9 @@ def test_default_settings_come_back_equal_from_toml(tmp_path):
 
 
 def test_a_table_holds_its_own_stage_and_no_other(tmp_path):
-    text = "[betas]\ndrift_order = 5\nconfounds = ['csf']\n[resources]\nnprocs = 3\n"
+    text = "[betas]\ndummy_scans = 5\nconfounds = ['csf']\n[resources]\nnprocs = 3\n"
     found = from_toml(written(tmp_path, text))
-    assert found == {"drift_order": 5, "confounds": ("csf",), "nprocs": 3}
+    assert found == {"dummy_scans": 5, "confounds": ("csf",), "nprocs": 3}
 
 
 def test_settings_may_stand_at_the_top_of_the_file_whatever_their_stage(tmp_path):
@@ -269,15 +277,34 @@ def test_a_whole_number_is_accepted_where_a_number_is_wanted(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("[betas]\ndrift_order = 2", "drift_order", "2"),
+        ("[betas]\nnoise_components = 0", "noise_components", "0"),
+        ("cv = 10", "cv", "10"),
+        ("[inputs]\ntest_run_id = 3", "test_run_id", ("3",)),
+        ("[inputs]\nrun_id = [1, '02']", "run_id", ("1", "02")),
+    ],
+)
+def test_a_whole_number_is_accepted_where_text_may_be_a_number(tmp_path, text, name, value):
+    path = written(tmp_path, text)
+    assert from_toml(path) == {name: value}
+    assert flat(parsed("--config-file", path)) == flat(parsed()) | {name: value}
+
+
+@pytest.mark.parametrize(
     ("text", "name", "kind"),
     [
-        ("[betas]\ndrift_order = true", "drift_order", "a whole number"),
-        ("[betas]\ndrift_order = 2.0", "drift_order", "a whole number"),
+        ("[betas]\ndummy_scans = true", "dummy_scans", "a whole number"),
+        ("[betas]\ndummy_scans = 2.0", "dummy_scans", "a whole number"),
+        ("[betas]\ndrift_order = true", "drift_order", "a string"),
+        ("[betas]\ndrift_order = 2.0", "drift_order", "a string"),
+        ("[betas]\nnoise_components = [2]", "noise_components", "a string"),
         ("[betas]\nslice_time_ref = false", "slice_time_ref", "a number"),
         ("[betas]\nslice_time_ref = '0.5'", "slice_time_ref", "a number"),
-        ("[betas]\nhrf = 3", "hrf", "a string"),
+        ("[betas]\nhrf = 3.0", "hrf", "a string"),
         ("[betas]\nhrf = ['glover']", "hrf", "a string"),
-        ("[betas]\nconfounds = ['csf', 3]", "confounds", "a string"),
+        ("[betas]\nconfounds = ['csf', 3.5]", "confounds", "a string"),
         ("[voxels]\nmask_labels = [1, true]", "mask_labels", "a whole number"),
         ("[voxels]\nmask_labels = [[1, 2]]", "mask_labels", "a whole number"),
         ("[resources]\nnprocs = true", "nprocs", "a whole number"),
@@ -285,7 +312,7 @@ def test_a_whole_number_is_accepted_where_a_number_is_wanted(tmp_path):
         ("[images]\nwrite_images = 'yes'", "write_images", "true or false"),
         ("[inputs]\nspace = 2009-01-01", "space", "a string"),
         ("random_seed = '5'", "random_seed", "a whole number"),
-        ("cv = 10", "cv", "a string"),
+        ("cv = false", "cv", "a string"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_with_file_name_and_what_is_wanted(
@@ -455,6 +482,10 @@ def test_a_dash_of_a_word_processor_is_refused_as_wrong_usage(dash):
         (["--no-such-flag"], "--no-such-flag"),
         (["--n-vox", "5"], "--n-vox"),
         (["--hrf", "fir"], "fir"),
+        (["--betas", "optimized"], "optimized"),
+        (["--noise-model", "ar2"], "ar2"),
+        (["--shrinkage", "0.5"], "0.5"),
+        (["--noise-components", "few"], "few"),
         (["--mem-mb", "5", "--mem", "5G"], "--mem"),
         (["--mask-labels", "3"], "--decoder-mask"),
         (["--decoder-mask", "no-such-file.nii"], "no-such-file.nii"),
@@ -517,6 +548,9 @@ REFUSED = {
     "latent_norm": "'unit'",
     "use_plugin": "'slurm'",
     "drift_order": "-1",
+    "noise_model": "'white'",
+    "noise_components": "-3",
+    "shrinkage": "'yes'",
     "dummy_scans": "-1",
     "slice_time_ref": "1.5",
     "n_voxels": "0",
@@ -558,6 +592,7 @@ def test_what_a_flag_refuses_is_refused_in_a_file_too(tmp_path, name):
             {"16G": 16 * 1024, "16GB": 16 * 1024, "16000M": 16000, "0.5 g": 512, "800mb": 800},
         ),
         (converters.cross_validation, {t: t for t in ("auto", "loo", "runs", "2", "10")}),
+        (converters.auto_or_number, {t: t for t in ("auto", "0", "12")}),
         (converters.device, {t: t for t in ("auto", "cpu", "cuda", "cuda:0", "cuda:12")}),
         (converters.labels("run", "--run-id"), {"1": ("1",), "run-1,A+B": ("1", "A+B")}),
     ],
@@ -579,6 +614,7 @@ def test_what_a_converter_accepts_it_turns_into_this_value(convert, accepted):
         (converters.megabytes, ["16", "16T", "G", "-1G", "1e3M", ""]),
         (converters.megabytes, ["0G", "0M", "0.0001G"]),  # nothing is not "no limit"
         (converters.cross_validation, ["1", "0", "-2", "2.5", "kfold", "", "LOO"]),
+        (converters.auto_or_number, ["-1", "2.5", "Auto", "", " 1", "\N{SUPERSCRIPT TWO}", "٣"]),
         (converters.device, ["gpu", "cuda:", "cuda:x", "cuda0", "", "CPU", "cpu "]),
     ],
 )

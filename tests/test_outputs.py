@@ -45,7 +45,8 @@ def make_fragment(folder: Path, rng, entities=ENTITIES, n_trials=3) -> outputs.F
     for key, kind in (("brain_mask", "Brain"), ("decoder_mask", "ROI")):
         with fragment.file(key, "Voxels.", Type=kind) as path:
             nib.save(mask, path)
-    for key in ("r_square", "mean_z", "baseline"):
+    maps = ("r_square", "mean_z", "baseline", "tsnr", "hrf_index", "ridge_fraction", "reliability")
+    for key in maps:
         with fragment.file(key, "A map.", Units="1") as path:
             nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), path)
     with fragment.file("decoder", "Weights.", alpha=np.float64(0.1)) as path:
@@ -57,7 +58,8 @@ def make_fragment(folder: Path, rng, entities=ENTITIES, n_trials=3) -> outputs.F
         with fragment.file(array, "Rows.", Shape=[2, 2]) as path:
             np.save(path, np.zeros((2, 2), np.float32))
         fragment.table(table, pd.DataFrame({"row": [0, 1]}), {"row": "Row"})
-    for key in ("training_curve", "perstim_metrics", "summary_metrics"):
+    fragment.table("hrf_table", pd.DataFrame({"hrf_index": [0]}), {"hrf_index": "Value"})
+    for key in ("training_curve", "perstim_metrics", "summary_metrics", "model_table"):
         fragment.table(key, pd.DataFrame({"value": [0.5, np.nan]}), {"value": "Score"})
     with fragment.file("null_metrics", "Nulls.", Scores=[["a", "b"]]) as path:
         np.save(path, np.zeros((1, 5), np.float32))
@@ -97,6 +99,17 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
             "sub-01/ses-2/func/sub-01_ses-2_task-faces_space-T1w_res-2"
             "_stat-rSquare_desc-trials_statmap.nii.gz",
         ),
+        (
+            "hrf_table",
+            ENTITIES,
+            "sub-01/func/sub-01_task-faces_space-T1w_stat-hrf_desc-trials_statmap.tsv",
+        ),
+        (
+            "reliability",
+            {"subject": "01"},
+            "sub-01/func/sub-01_stat-reliability_desc-test_statmap.nii.gz",
+        ),
+        ("model_table", {"subject": "01"}, "sub-01/func/sub-01_desc-model_metrics.tsv"),
         ("decoder", {"subject": "01"}, "sub-01/func/sub-01_desc-linear_decoder.npz"),
         (
             "decoder",
@@ -125,7 +138,7 @@ def test_no_two_outputs_share_a_name_and_none_is_a_bold_or_events_file():
     ("entities", "message"),
     [
         ({"task": "faces"}, "subject"),
-        ({"subject": "01", "acquisition": "x"}, "acquisition"),
+        ({"subject": "01", "echo": "1"}, "echo"),
         ({"subject": "../01"}, "label"),
         ({"subject": "01", "task": "two_parts"}, "label"),
     ],
@@ -136,10 +149,8 @@ def test_a_name_is_refused_when_an_entity_is_missing_unknown_or_no_label(entitie
 
 
 def test_each_desc_label_of_the_names_is_explained():
-    used = {
-        str(outputs.output_path(key, {"subject": "1"})).split("_desc-")[1].split("_")[0]
-        for key in layout()["files"]
-    }
+    names = [str(outputs.output_path(key, {"subject": "1"})) for key in layout()["files"]]
+    used = {name.split("_desc-")[1].split("_")[0] for name in names if "_desc-" in name}
     assert used == set(layout()["descriptions"])
 
 

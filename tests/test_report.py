@@ -148,7 +148,7 @@ def made(folder: Path, level="participant", tables=None, **changes) -> Page:
 
 
 FIGURES = {
-    "participant": ("recon", "pairs", "null", "dimensions", "curve", "voxels"),
+    "participant": ("recon", "pairs", "null", "dimensions", "curve", "voxels", "model"),
     "group": tuple(
         f"group_{m}"
         for m in ("two_way_identification", "latent_correlation", "structural_similarity")
@@ -410,7 +410,7 @@ def test_each_section_is_reached_from_the_top_and_each_figure_has_a_text(tmp_pat
 def test_a_section_without_material_is_left_out_and_absent_images_are_told(tmp_path, rng):
     page = made(tmp_path, tables={"scores": participant_scores(rng)}, figures={})
     assert page.images == []
-    assert {"pairs", "null", "dimensions", "curve", "voxels"} & set(page.ids) == set()
+    assert {"pairs", "null", "dimensions", "curve", "voxels", "model"} & set(page.ids) == set()
     assert "There are no images: this analysis stayed with the latents." in page.words
     with_images = made(tmp_path, figures={"recon": "x.png"})
     assert "There are no images" not in with_images.words
@@ -598,8 +598,15 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
     ("name", "value", "only_then", "fixed"),
     [
         ("betas__hrf", "spm", "double-gamma response of SPM", {}),
+        ("betas__hrf", "glover", "the canonical response of Glover", {}),
+        ("betas__estimator", "lsa", "The order of drift was chosen", {}),
         ("betas__estimator", "lss", "a model for every trial", {}),
-        ("betas__drift_order", 4, "drifts up to order 4", {}),
+        ("betas__drift_order", "4", "drifts up to order 4", {}),
+        ("betas__noise_model", "ols", "Noise was taken as white.", {}),
+        ("betas__noise_model", "ar1", "AR(1), with one coefficient for all voxels.", {}),
+        ("betas__noise_model", "ar1", "AR(1), each voxel by itself.", {"betas__estimator": "lsa"}),
+        ("betas__noise_components", "3", "noise model, response functions and shrinkage were", {}),
+        ("betas__shrinkage", "none", "noise components and response functions were chosen", {}),
         ("betas__confounds", ["none"], None, {}),
         ("betas__confounds", ["motion24"], "their derivatives and the squares of both", {}),
         ("betas__confounds", ["motion6", "csf", "white_matter"], "csf` and `white_matter", {}),
@@ -632,6 +639,61 @@ def test_the_methods_tell_each_setting_that_changes(name, value, only_then, fixe
     if only_then is not None:
         assert only_then in after
         assert only_then not in before
+
+
+MODEL = {
+    "drift_order": 3, "noise_model": "ar1", "n_components": 4, "hrf": "library",
+    "shrinkage": True, "rho": 0.314,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "only_before", "only_after"),
+    [
+        ("drift_order", 5, "up to order 3", "up to order 5"),
+        ("noise_model", "ols", "one coefficient for all voxels (0.31).", "taken as white."),
+        ("n_components", 0, "The first 4 principal components of each run's voxels", None),
+        ("n_components", 1, "The first 4 principal components", "The first 1 principal component "),
+        ("hrf", "glover", "one of 22 response functions", "the canonical response of Glover"),
+        ("shrinkage", False, "shrunken towards each voxel's mean response", None),
+    ],
+)
+def test_the_methods_tell_the_model_that_was_chosen(name, value, only_before, only_after):
+    before = methods_text(settings_of(), {"model": MODEL})
+    after = methods_text(settings_of(), {"model": MODEL | {name: value}})
+    assert only_before in before
+    assert only_before not in after
+    if only_after is not None:
+        assert only_after in after
+        assert only_after not in before
+    # How it was chosen is the same whatever came of it.
+    told = "The order of drift, noise model, number of noise components, response functions and"
+    assert told in before
+    assert told in after
+
+
+def test_the_methods_leave_open_what_is_chosen_where_no_model_is_known():
+    text = methods_text(settings_of(), {})
+    assert "polynomial drifts;" in text
+    assert "white or AR(1), as training trials suggested" in text
+    assert "principal component" not in text.split("##")[0]
+    assert "shrunken towards" not in text
+
+
+def test_the_methods_say_that_nothing_was_chosen_where_all_is_fixed():
+    fixed = {
+        "betas__drift_order": "2", "betas__hrf": "spm", "betas__noise_model": "ols",
+        "betas__noise_components": "0", "betas__shrinkage": "none",
+    }  # fmt: skip
+    for changes in (fixed, {"betas__estimator": "lsa", "betas__drift_order": "2"}):
+        text = methods_text(settings_of(**changes), {})
+        assert "chosen on training trials" not in text
+        assert "up to order 2" in text
+        assert "Noise was taken as white." in text
+    # What only the default estimator chooses is not told of the others.
+    text = methods_text(settings_of(betas__estimator="lss"), {})
+    assert "The order of drift was chosen on training trials alone" in text
+    assert "canonical response of Glover" in text
 
 
 def test_the_methods_do_not_tell_what_was_not_done():
@@ -688,16 +750,20 @@ def citations(text: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
 
 COMBINATIONS = [
     {},
+    {"betas__estimator": "lsa", "betas__confounds": ["acompcor"]},
     {"betas__hrf": "spm", "betas__confounds": ["motion24"]},
     {"decoder__decoder": "dense", "images__generator": "dcgan.safetensors"},
     {"decoder__decoder": "ols", "images__generator": "pggan.safetensors"},
     {"images__generator": "none", "betas__confounds": ["none"]},
 ]
+# Without a model that was chosen, and with one.
+FACTS = [{}, {"model": MODEL}]
 
 
+@pytest.mark.parametrize("facts", FACTS, ids=["any model", "a chosen model"])
 @pytest.mark.parametrize("changes", COMBINATIONS)
-def test_what_the_methods_cite_is_in_their_list_and_nothing_else_is(changes):
-    text = methods_text(settings_of(**changes), {})
+def test_what_the_methods_cite_is_in_their_list_and_nothing_else_is(changes, facts):
+    text = methods_text(settings_of(**changes), facts)
     cited, listed = citations(text)
     assert cited == listed
     assert len(cited) >= 6
@@ -718,7 +784,7 @@ def test_what_the_groups_methods_cite_is_in_their_list_and_nothing_else_is(n):
 def test_every_reference_that_the_app_has_is_cited_somewhere():
     from hyper_bids.report.spec import specification
 
-    texts = [methods_text(settings_of(**changes), {}) for changes in COMBINATIONS]
+    texts = [methods_text(settings_of(**c), facts) for c in COMBINATIONS for facts in FACTS]
     listed = "".join([*texts, group_methods_text(2)])
     for entry in specification()["references"].values():
         assert entry in listed
