@@ -11,6 +11,7 @@ n_trials numbers U'y of a run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -25,6 +26,8 @@ _DOUBT = 0.02
 _ROUNDS = 15
 # Of the largest direction of the responses that are set aside: smaller ones are left.
 _NEGLIGIBLE = 1e-3
+# Sum of squares of a run, percent: a voxel with less does not vary.
+_SILENT = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +146,10 @@ def left_out_evidence(
     left_over = [remaining_power(series, model) for series, model in zip(runs, models, strict=True)]
     shape = len(models[0].left), len(gammas), runs[0].shape[1]
     evidence = np.empty(shape, np.float32)
-    counts = [len(y) - model.fixed.shape[1] for y, model in zip(runs, models, strict=True)]
+    counts = [
+        (len(y) - model.fixed.shape[1]) * (power > _SILENT).astype(np.float32)
+        for y, model, power in zip(runs, models, left_over, strict=True)
+    ]
     for index in range(shape[0]):
         powers, cross, own, logs = [], [], [], []
         for series, model, power in zip(runs, models, left_over, strict=True):
@@ -152,13 +158,16 @@ def left_out_evidence(
             shrink = 1 / (1 + gammas[:, None] * size**2)
             powers.append(power - (1 - shrink).astype(np.float32) @ (Z * Z))
             cross.append((shrink * a).astype(np.float32) @ Z)
-            own.append((shrink * a**2).sum(axis=1))
-            logs.append(-np.log(shrink).sum(axis=1))
+            own.append(_column((shrink * a**2).sum(axis=1)))
+            logs.append(_column(-np.log(shrink).sum(axis=1)))
         evidence[index] = _predictive(powers, cross, own, logs, counts)
-    none = [np.zeros((1, shape[2]), np.float32)] * len(runs)
-    zero = [np.zeros(1)] * len(runs)
-    null = _predictive([power[None] for power in left_over], none, zero, zero, counts)
+    nothing = [np.zeros((1, 1), np.float32)] * len(runs)
+    null = _predictive([p[None] for p in left_over], nothing, nothing, nothing, counts)
     return evidence, null[0]
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return values[:, None].astype(np.float32)
 
 
 def remaining_power(series: np.ndarray, model: RunModel) -> np.ndarray:
@@ -174,22 +183,32 @@ def _predictive(powers: list, cross: list, own: list, logs: list, counts: list) 
     """Return the summed log densities of left-out runs, from each run's sums.
 
     Lists over runs: y'V^-1 y and 1'X'V^-1 y (n_gammas, n_voxels), 1'X'V^-1 X1 and log |V|
-    (n_gammas,), V = I + g X X', and the dimensions that nuisance leaves.
+    (n_gammas, 1), V = I + g X X', and the dimensions that nuisance leaves (n_voxels,), 0 where a
+    voxel is silent in a run.
     """
-    everything = [sum(part) for part in (powers, cross, own, counts)]
+    if len(powers) > 1:
+        others = [_all_but_each(parts) for parts in (powers, cross, own, counts)]
+    else:
+        others = [powers, cross, own, counts]
     result = np.zeros_like(powers[0])
-    for run in range(len(powers)):
-        power, across, size, count = everything
-        if len(powers) > 1:
-            power, across = power - powers[run], across - cross[run]
-            size, count = size - own[run], count - counts[run]
-        size = np.maximum(size, 1e-12)[:, None].astype(np.float32)
-        mean = across / size
-        variance = np.maximum(power - mean * across, np.float32(1e-6) * power) / np.float32(count)
-        error = powers[run] - mean * (2 * cross[run] - mean * own[run][:, None].astype(np.float32))
-        result -= error / variance + counts[run] * np.log(variance)
-        result -= logs[run][:, None].astype(np.float32)
+    for run, (power, across, size, count) in enumerate(zip(*others, strict=True)):
+        mean = across / np.maximum(size, np.float32(1e-12))
+        variance = np.maximum(power - mean * across, np.float32(1e-6) * power)
+        variance /= np.maximum(count, 1)
+        error = powers[run] - mean * (2 * cross[run] - mean * own[run])
+        density = error / variance + counts[run] * np.log(variance) + logs[run]
+        # A run in which the voxel is silent, or the only one in which it is not, says nothing.
+        np.copyto(density, 0, where=(counts[run] == 0) | (count == 0))
+        result -= density
     return result / 2
+
+
+def _all_but_each(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return, for each run, the sum over the others: added up, as differences would cancel."""
+    before = list(accumulate(parts[:-1]))
+    after = list(accumulate(parts[:0:-1]))[::-1]
+    inner = [a + b for a, b in zip(before[:-1], after[1:], strict=True)]
+    return [after[0], *inner, before[-1]]
 
 
 def shares(evidence: np.ndarray, null: np.ndarray) -> np.ndarray:

@@ -64,7 +64,9 @@ def align(job: dict, folder: Path) -> str:
         name = f"run-{index}_bold.nii.gz"
         path = fragment.internal(name)
         parameters, seen = _realign_run(run, reference, affine, brain, path, threads)
-        kept &= seen
+        # Of a run that only tests, voxels out of view have no signal in that run.
+        kept &= seen if run["trains"] else True
+        volumes.write_mask(fragment.internal(f"run-{index}_seen.nii.gz"), seen, affine)
         displacement = motion.framewise_displacement(parameters)
         changes, standardised = motion.dvars(volumes.read_masked(path, brain))
         own = fragment.of_run(run["entities"])
@@ -80,7 +82,8 @@ def align(job: dict, folder: Path) -> str:
     if not kept.any():
         raise InputError(
             f"{Path(first['bold']).name} and the other runs: no voxel of the brain is in view in "
-            f"all volumes. Leave out the runs that moved away (--run-id), or use --no-realign."
+            f"all volumes of the runs that train. Leave out the runs that moved away (--run-id), "
+            f"or use --no-realign."
         )
     volumes.write_mask(fragment.internal("mask.nii.gz"), kept, affine)
     _write(fragment, reference, kept, affine, found, runs)
@@ -167,6 +170,7 @@ def aligned(runs: list[dict], folder: Path) -> list[dict]:
             "bold": str(folder / "internal" / bold),
             "confounds": str(folder / confounds),
             "mask": mask,
+            "seen": str(folder / "internal" / bold.replace("_bold", "_seen")),
         }
         for run, bold, confounds in zip(runs, written["bold"], written["confounds"], strict=True)
     ]

@@ -10,18 +10,15 @@ import numpy as np
 
 from hyper_bids import voxels
 from hyper_bids.config import BetaSettings
-from hyper_bids.errors import InputError
 from hyper_bids.glm import betas as glm
 from hyper_bids.glm import evidence, noise
 from hyper_bids.glm.shrinkage import estimate_shrunken
 from hyper_bids.participant import tuning
-from hyper_bids.participant.recording import Recording, mean_t
+from hyper_bids.participant.model import Chosen
+from hyper_bids.participant.recording import Recording, check_baseline, mean_t
 from hyper_bids.participant.runs import Regressors
 
 LOG = logging.getLogger("hyper_bids")
-
-# Percent: half of a run's voxels with noise of half their mean are no BOLD with a baseline.
-_MOST_NOISE = 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,7 @@ class Maps:
 
 
 def estimate_blocks(
-    recording: Recording, regressors: list[Regressors], chosen: tuning.Chosen,
+    recording: Recording, regressors: list[Regressors], chosen: Chosen,
     settings: BetaSettings, betas_file: Path,
 ) -> Maps:  # fmt: skip
     """Estimate all runs' responses, block by block.
@@ -81,25 +78,16 @@ def estimate_blocks(
         for name in ("mean_z", "r_square", "tsnr", "hrf_index", "fraction"):
             getattr(maps, name)[part] = found[name]
         LOG.debug("responses: voxels to %d of %d", part.stop, recording.n_voxels)
-    _check_baseline(residual_sd, recording.baseline, regressors)
+    for run, sd, mean in zip(regressors, residual_sd, recording.baseline, strict=True):
+        check_baseline(run.label, sd, mean)
     LOG.info("%d trials in %d voxels of %d runs", shape[0], shape[1], len(regressors))
     return maps
-
-
-def _check_baseline(residual_sd: np.ndarray, baseline: np.ndarray, regressors: list) -> None:
-    for run, sd, mean in zip(regressors, residual_sd, baseline, strict=True):
-        if np.median(np.where(mean > 0, sd, np.inf)) > _MOST_NOISE:
-            raise InputError(
-                f"{run.label}: the signal of most voxels varies about a mean of "
-                f"almost 0 or less, so percent signal change is undefined. Give BOLD with its "
-                f"baseline, not cleaned or demeaned data."
-            )
 
 
 class _Plain:
     """Blocks of voxels through ``lsa`` or ``lss``, run by run."""
 
-    def __init__(self, regressors: list[Regressors], chosen: tuning.Chosen, settings: BetaSettings):
+    def __init__(self, regressors: list[Regressors], chosen: Chosen, settings: BetaSettings):
         self._designs = [
             (part.trials[0], part.nuisance(chosen.model.drift_order, components), part.is_train)
             for part, components in zip(regressors, chosen.components, strict=True)
@@ -122,7 +110,7 @@ class _Plain:
 class _Optimised:
     """Blocks of voxels with each voxel's own response function and shrinkage."""
 
-    def __init__(self, regressors: list[Regressors], chosen: tuning.Chosen, settings: BetaSettings):
+    def __init__(self, regressors: list[Regressors], chosen: Chosen, settings: BetaSettings):
         model = self._model = chosen.model
         self._chosen, self._is_train = chosen, [part.is_train for part in regressors]
         self._training = [k for k, part in enumerate(regressors) if part.is_train.any()]
@@ -166,7 +154,8 @@ def _summary(found: list[tuple], signals: list[np.ndarray]) -> dict:
         n * voxels.t_to_z(t, dof) for t, dof, n in zip(ts, dofs, counts, strict=True) if n
     ) / sum(counts)
     total = sum(np.einsum("ij,ij->j", s, s) for s in signals)
-    drop = np.sqrt(total / sum(len(s) for s in signals))
+    counts = sum(len(s) * s.any(axis=0) for s in signals)
+    drop = np.sqrt(total / np.maximum(counts, 1))
     return {
         "betas": betas,
         "residual_sd": np.stack(sds),

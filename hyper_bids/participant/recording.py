@@ -15,6 +15,8 @@ from hyper_bids.participant.runs import Regressors
 
 # Voxels whose mean is less than this share of the median one lie outside the tissue.
 _DIM = 0.5
+# Percent: half of a run's voxels with noise of half their mean are no BOLD with a baseline.
+_MOST_NOISE = 50.0
 # Drift order of the first look, where the user sets none.
 FIRST_ORDER = 2
 # Voxels that are kept in memory to choose a model: those that respond, and those that do not.
@@ -42,6 +44,10 @@ class Recording:
         Mean signal; 0 where the signal is not finite.
     r_square, t_mean : arrays of shape (n_voxels,)
         Of a first look at the training trials: variance explained, and mean t value.
+    mean : array of shape (n_voxels,)
+        Mean signal of the runs that train.
+    alive : bool array of shape (n_voxels,)
+        Voxels that vary about a mean above 0 in every run that trains.
     block : int
         Voxels of a block.
     """
@@ -51,6 +57,8 @@ class Recording:
     baseline: np.ndarray
     r_square: np.ndarray
     t_mean: np.ndarray
+    mean: np.ndarray
+    alive: np.ndarray
     block: int
 
     @property
@@ -121,29 +129,68 @@ def record(
     """
     lengths = [part.n_volumes for part in regressors]
     baseline = np.zeros((len(regressors), n_voxels), np.float32)
-    r_square, t_mean, n_trained = np.zeros(n_voxels), np.zeros(n_voxels), 0
+    r_square, t_mean, mean = np.zeros((3, n_voxels))
+    alive = np.ones(n_voxels, bool)
     block = block_size(regressors, memory_mb)
-    recording = Recording(folder, lengths, baseline, r_square, t_mean, block)
+    recording = Recording(folder, lengths, baseline, r_square, t_mean, mean, alive, block)
     order = FIRST_ORDER if settings.drift_order == "auto" else int(settings.drift_order)
     for index, part in enumerate(regressors):
         bold = load(index)
         n = int(part.is_train.sum())
+        sd = np.zeros(n_voxels, np.float32)
         with recording._file(index).open("wb") as stream:
             for own in recording.blocks():
                 signal = np.ascontiguousarray(bold[:, own])
                 signal.tofile(stream)
                 with np.errstate(invalid="ignore", over="ignore"):
-                    mean = signal.mean(axis=0, dtype=np.float64)
-                baseline[index, own] = np.where(np.isfinite(mean), mean, 0)
+                    level = signal.mean(axis=0, dtype=np.float64)
+                baseline[index, own] = np.where(np.isfinite(level), level, 0)
                 if n:
                     first = _first_look(signal, part, order)
-                    t = mean_t(first, part.is_train)
                     r_square[own] += n * first.r_square
-                    t_mean[own] += n * t
-        n_trained += n
+                    t_mean[own] += n * mean_t(first, part.is_train)
+                    sd[own] = first.residual_sd
+        # Of two runs, the next must not be read while this one is still held.
+        del bold, signal
+        if n:
+            check_baseline(part.label, sd, baseline[index])
+            alive &= (sd > 0) & (baseline[index] > 0)
+            mean += n * baseline[index]
+    n_trained = sum(int(part.is_train.sum()) for part in regressors)
     r_square /= n_trained
     t_mean /= n_trained
+    mean /= n_trained
+    if not alive.any():
+        raise InputError(
+            "no voxel of the brain mask varies about a mean above 0 in all runs that train. Check "
+            "BOLD and masks, or leave runs out with --run-id."
+        )
     return recording
+
+
+def check_baseline(label: str, residual_sd: np.ndarray, baseline: np.ndarray) -> None:
+    """Refuse a run most of whose voxels have no baseline.
+
+    Parameters
+    ----------
+    label : str
+    residual_sd : array of shape (n_voxels,), percent
+    baseline : array of shape (n_voxels,)
+
+    Raises
+    ------
+    InputError
+        If half of the voxels that have a signal have noise of half their mean, or no mean above 0.
+    """
+    there = baseline != 0  # 0 throughout: blanked, or out of view in the run
+    if not there.any():
+        raise InputError(f"{label}: no voxel of the brain mask has a signal. Leave the run out.")
+    if np.median(np.where(baseline > 0, residual_sd, np.inf)[there]) > _MOST_NOISE:
+        raise InputError(
+            f"{label}: the signal of most voxels varies about a mean of almost 0 or less, so "
+            f"percent signal change is undefined. Give BOLD with its baseline, not cleaned or "
+            f"demeaned data."
+        )
 
 
 def _first_look(signal: np.ndarray, part: Regressors, order: int) -> TrialBetas:
@@ -178,18 +225,18 @@ def responding_and_quiet(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     """Return the voxels by which a model is chosen: those that respond most, and the quiet ones.
 
     Both are told from training trials: the highest mean t, and the half of the other bright voxels
-    that the trials explain least, evenly thinned. Voxels without signal in any run are neither.
+    that the trials explain least, evenly thinned. Voxels without signal in a run that trains are
+    neither.
 
     Returns
     -------
     responding, quiet : int arrays, ascending
     """
-    alive = (recording.baseline > 0).all(axis=0) & (recording.r_square > 0)
+    alive = recording.alive
     n = min(N_CANDIDATES, max(1, int(alive.sum()) // 2))
     order = np.argsort(-np.where(alive, recording.t_mean, -np.inf), kind="stable")
-    responding = np.sort(order[: min(n, int(alive.sum()))])
-    mean = recording.baseline.mean(axis=0)
-    bright = alive & (mean > _DIM * np.median(mean[alive])) if alive.any() else alive
+    responding = np.sort(order[:n])
+    bright = alive & (recording.mean > _DIM * np.median(recording.mean[alive]))
     bright[responding] = False
     rest = np.flatnonzero(bright)
     quiet = (

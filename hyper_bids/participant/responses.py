@@ -20,6 +20,7 @@ from hyper_bids.config import from_dict
 from hyper_bids.participant import tuning
 from hyper_bids.participant.alignment import aligned
 from hyper_bids.participant.estimation import Maps, estimate_blocks
+from hyper_bids.participant.model import Chosen, described
 from hyper_bids.participant.recording import Recording, record
 from hyper_bids.participant.runs import common_mask, response_functions, run_regressors
 
@@ -85,7 +86,10 @@ def estimate_responses(job: dict, folder: Path, motion: Path | None = None) -> s
         memory = _block_memory(job["memory_mb"], runs, mask)
 
         def load(index: int) -> np.ndarray:
-            return volumes.read_masked(runs[index]["bold"], mask, settings.dummy_scans)
+            bold = volumes.read_masked(runs[index]["bold"], mask, settings.dummy_scans)
+            if "seen" in runs[index]:
+                bold[:, ~volumes.read_mask(runs[index]["seen"])[mask]] = 0
+            return bold
 
         recording = record(load, regressors, int(mask.sum()), settings, Path(scratch), memory)
         t_r = [run["t_r"] for run in runs]
@@ -199,7 +203,7 @@ def _write_maps(fragment: Fragment, maps: Maps, recording: Recording, mask, affi
 
 
 def _write_model(
-    fragment: Fragment, chosen: tuning.Chosen, maps: Maps, names: list[str], mask, affine
+    fragment: Fragment, chosen: Chosen, maps: Maps, names: list[str], mask, affine
 ) -> None:
     import pandas as pd
 
@@ -225,5 +229,5 @@ def _write_model(
         )
         figures.save(figures.model_choice(chosen.table), fragment.figure("model"))
     fragment.internal("model.json").write_text(
-        json.dumps({**asdict(model), "described": tuning.described(model)}), encoding="utf-8"
+        json.dumps({**asdict(model), "described": described(model)}), encoding="utf-8"
     )

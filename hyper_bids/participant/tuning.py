@@ -13,6 +13,7 @@ from hyper_bids.glm import evidence, noise
 from hyper_bids.glm.betas import check_design
 from hyper_bids.glm.encoding import Fold, encoding_folds, encoding_score
 from hyper_bids.glm.shrinkage import estimate_shrunken
+from hyper_bids.participant.model import Chosen, Model, described
 from hyper_bids.participant.recording import Recording, responding_and_quiet
 from hyper_bids.participant.runs import Regressors
 
@@ -34,60 +35,14 @@ _EXTRA_ORDERS = 2
 _UNSHRUNKEN = 1e3
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model of the BOLD.
-
-    Attributes
-    ----------
-    drift_order : int
-    noise_model : {"ols", "ar1"}
-    n_components : int
-        Noise components of each run.
-    hrf : str
-        ``library``: each voxel its own; else the name of one response function for all.
-    shrinkage : bool
-        Whether betas are shrunken towards a voxel's mean response.
-    rho : float
-        Autocorrelation of the noise, for ``ar1``.
-    """
-
-    drift_order: int
-    noise_model: str
-    n_components: int
-    hrf: str
-    shrinkage: bool
-    rho: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """The model, what it was chosen from, and what voxels need for their own choices.
-
-    Attributes
-    ----------
-    model : Model
-    table : list of dict
-        One row a model that was tried: what was varied, the model, its score, whether it won.
-    components : list of arrays of shape (n_volumes, n_components)
-        Noise components of every run.
-    gammas : array of shape (n_gammas,)
-        Shrinkages to choose from.
-    share : array of shape (n_functions, n_gammas)
-        How often each pair occurs in the voxels that respond.
-    """
-
-    model: Model
-    table: list[dict]
-    components: list[np.ndarray]
-    gammas: np.ndarray
-    share: np.ndarray
-
-
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """What models are compared on: the training runs' signal in two sets of voxels."""
+    """What models are compared on: the training runs' signal in two sets of voxels.
 
+    ``everywhere`` has the designs of all runs: a model must leave room for noise in each.
+    """
+
+    everywhere: list[Regressors]
     runs: list[np.ndarray]
     quiet: list[np.ndarray]
     regressors: list[Regressors]
@@ -141,6 +96,7 @@ def choose_model(
     own = [regressors[k] for k in training]
     of_trial = np.concatenate([np.full(int(p.is_train.sum()), k) for k, p in enumerate(own)])
     data = _Data(
+        regressors,
         [recording.columns(k, responding) for k in training],
         [recording.columns(k, quiet) for k in training],
         own, of_trial, encoding_folds(np.asarray(latents, float), of_trial), len(names),
@@ -168,29 +124,20 @@ def choose_model(
         noise_components(model, part, recording.columns(k, quiet))
         for k, part in enumerate(regressors)
     ]
-    gammas, share = _population(model, data)
+    model = replace(model, n_components=min(courses.shape[1] for courses in components))
+    components = [courses[:, : model.n_components] for courses in components]
+    gammas, share = _population(model, data) if optimised else (np.ones(1), np.ones((1, 1)))
     LOG.info("model of the BOLD: %s", described(model))
     return Chosen(model, table, components, gammas, share)
-
-
-def described(model: Model) -> str:
-    """Return the model in words."""
-    hrf = "each voxel's own response function" if model.hrf == "library" else model.hrf
-    return (
-        f"drift of order {model.drift_order}, "
-        f"{f'AR(1) noise ({model.rho:.2f})' if model.noise_model == 'ar1' else 'white noise'}, "
-        f"{model.n_components} noise components, {hrf}, "
-        f"{'shrunken' if model.shrinkage else 'unshrunken'} betas"
-    )
 
 
 def _drifts_and_noises(
     first: Model, data: _Data, settings: BetaSettings, seconds: float
 ) -> list[Model]:
-    if settings.drift_order != "auto":
-        orders = [int(settings.drift_order)]
-    elif any(part.models_drift for part in data.regressors):
+    if any(part.models_drift for part in data.everywhere):
         orders = [0]
+    elif settings.drift_order != "auto":
+        orders = [int(settings.drift_order)]
     else:
         most = min(max(3, 1 + int(seconds / _SECONDS_AN_ORDER)), _MOST_ORDER)
         orders = [n for n in range(most + 1) if _estimable(data, n)] or [0]
@@ -204,7 +151,7 @@ def _drifts_and_noises(
 
 def _estimable(data: _Data, order: int) -> bool:
     try:
-        for part in data.regressors:
+        for part in data.everywhere:
             check_design(part.trials[0], part.nuisance(order))
     except ValueError:
         return False
@@ -218,7 +165,7 @@ def _with_components(model: Model, data: _Data, settings: BetaSettings, table: l
         return model
     room = min(
         part.n_volumes - len(part.is_train) - part.nuisance(model.drift_order).shape[1]
-        for part in data.regressors
+        for part in data.everywhere
     )
     most = min(room // 4, data.quiet[0].shape[1] // 10)
     tried = [replace(model, n_components=n) for n in N_COMPONENTS if n <= most]
