@@ -826,3 +826,10 @@ def test_names_of_confounds_are_shown_as_they_are_on_the_page(tmp_path):
     for name in names:
         assert name in page.words
     assert "b" not in page.tags
+
+
+def test_cosines_of_the_confounds_are_the_drift_and_no_order_was_chosen():
+    text = methods_text({"betas": {"estimator": "lsa", "confounds": ["cosine*"]}}, {})
+    assert "a constant and the cosines of the confounds as drift" in text
+    assert "order of drift" not in text
+    assert "polynomial" not in text

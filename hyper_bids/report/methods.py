@@ -160,6 +160,8 @@ def _choices(betas: dict) -> str:
             "hrf": "response functions",
             "shrinkage": "shrinkage",
         }
+    if _cosines(betas):
+        del parts["drift_order"]
     free = [text for name, text in parts.items() if betas.get(name, "auto") == "auto"]
     if not free:
         return ""
@@ -168,6 +170,11 @@ def _choices(betas: dict) -> str:
         f" The {_joined(free)} {verb} chosen on training trials alone: by how well responses were "
         f"predicted from their stimuli's latents in training runs that were left out."
     )
+
+
+def _cosines(betas: dict) -> bool:
+    """Say whether the confounds bring the drift terms."""
+    return any(str(name).startswith("cosine") for name in betas.get("confounds") or ())
 
 
 def _nuisance(betas: dict, facts: dict) -> str:
@@ -184,6 +191,8 @@ def _nuisance(betas: dict, facts: dict) -> str:
     # Names of columns stand in backticks: they may hold characters that Markdown uses.
     told = [known.get(name, f"`{_verbatim(name)}`") for name in names if name != "none"]
     terms = ["polynomial drifts" + (f" up to order {order}" if order is not None else "")]
+    if _cosines(betas):
+        terms = ["a constant and the cosines of the confounds as drift"]
     if told:
         terms.append(f"where the data come with them, {_joined(told)} and outlying first volumes")
     terms.append("and events that show no stimulus")
