@@ -35,6 +35,7 @@ exit status:
 other commands:
   hyper_bids simulate OUT   write a synthetic BIDS dataset with known latents
   hyper_bids demo OUT       simulate two participants, decode them, and say where to look
+  hyper_bids convert-weights IN OUT   a public PGGAN checkpoint to the app's .safetensors
 """
 
 

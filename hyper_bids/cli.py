@@ -51,6 +51,10 @@ def main(argv: list[str]) -> int:
 def _dispatch(argv: list[str]) -> None:
     if argv[:1] == ["simulate"]:
         simulate(argv[1:])
+    elif argv[:1] == ["convert-weights"]:
+        from hyper_bids.conversion import convert_weights
+
+        convert_weights(argv[1:])
     elif argv[:1] == ["demo"]:
         from hyper_bids.demo import demo
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,12 +86,21 @@ def reference(variables, z, resolution):
     return rgb + variables["ToRGB_lod0/bias"][:, None, None]
 
 
-def run(state, latents):
+def prepared(state, precision="float32"):
+    import torch
+
+    return pggan.prepare({k: torch.from_numpy(v) for k, v in state.items()}, precision)
+
+
+def run(state, latents, precision="float32"):
     import torch
 
     with torch.inference_mode():
-        ready = pggan.prepare({k: torch.from_numpy(v) for k, v in state.items()})
-        return pggan.forward(ready, torch.from_numpy(latents)).numpy()
+        return pggan.forward(prepared(state, precision), torch.from_numpy(latents)).numpy()
+
+
+def image(output):
+    return np.clip((output + 1) / 2, 0, 1)
 
 
 @pytest.fixture
@@ -107,6 +118,102 @@ def test_the_network_equals_an_independent_numpy_one(variables, state, rng):
     expected = np.stack([reference(variables, z, 64) for z in latents])
     assert expected.std() > 0.3
     np.testing.assert_allclose(run(state, latents), expected, atol=2e-5)
+
+
+def test_an_image_in_bands_of_rows_equals_the_independent_one(variables, state, rng, monkeypatch):
+    latents = rng.standard_normal((3, TINY.n_latents)).astype(np.float32)
+    expected = image(np.stack([reference(variables, z, 64) for z in latents]))
+    # All at once; then in bands from 4 to 32 pixels on, that do and do not divide the height.
+    for whole, band in ((128, 128), (8, 16), (4, 24), (32, 13)):
+        monkeypatch.setattr(pggan, "WHOLE", whole)
+        monkeypatch.setattr(pggan, "BAND", band)
+        np.testing.assert_allclose(image(run(state, latents)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", pggan.PRECISIONS)
+@pytest.mark.parametrize("whole", [8, 128])
+def test_an_image_is_that_of_its_latent_whatever_the_batch(
+    state, rng, monkeypatch, precision, whole
+):
+    monkeypatch.setattr(pggan, "WHOLE", whole)
+    latents = rng.standard_normal((7, TINY.n_latents)).astype(np.float32)
+    together = image(run(state, latents, precision))
+    # In bfloat16 a rounding that falls the other way is seen; what is not one is far larger.
+    accepted = {"float32": 1e-5, "bfloat16": 2 / 255}[precision]
+    for chosen in ([4], [6, 1, 0], [5, 5, 2, 4, 3]):
+        apart = image(run(state, latents[chosen], precision))
+        assert np.abs(apart - together[chosen]).mean(axis=(1, 2, 3)).max() <= accepted
+
+
+@pytest.mark.parametrize("whole", [8, 128])
+def test_bfloat16_is_within_two_of_255_grey_levels_on_average(
+    variables, state, rng, monkeypatch, whole
+):
+    monkeypatch.setattr(pggan, "WHOLE", whole)
+    latents = rng.standard_normal((3, TINY.n_latents)).astype(np.float32)
+    expected = image(np.stack([reference(variables, z, 64) for z in latents]))
+    output = run(state, latents, "bfloat16")
+    error = np.abs(image(output) - expected).mean()
+    assert output.dtype == np.float32
+    assert 1e-5 < error < 2 / 255
+
+
+@pytest.mark.parametrize("precision", pggan.PRECISIONS)
+@pytest.mark.parametrize("whole", [8, 128])
+def test_a_run_leaves_the_weights_and_the_latents_as_they_are(
+    state, rng, monkeypatch, precision, whole
+):
+    import torch
+
+    monkeypatch.setattr(pggan, "WHOLE", whole)
+    latents = torch.from_numpy(rng.standard_normal((2, TINY.n_latents)).astype(np.float32))
+    given = {k: torch.from_numpy(v.copy()) for k, v in state.items()}
+    weights = pggan.prepare(given, precision)
+    before = {k: v.clone() for k, v in weights.items()}
+    kept = latents.clone()
+    with torch.inference_mode():
+        first = pggan.forward(weights, latents)
+        assert torch.equal(pggan.forward(weights, latents), first)
+    assert torch.equal(latents, kept)
+    for name, tensor in before.items():
+        assert torch.equal(weights[name], tensor), name
+        assert torch.equal(given[name], torch.from_numpy(state[name])), name
+
+
+def test_only_the_convolutions_are_in_bfloat16(state):
+    weights = prepared(state, "bfloat16")
+    half = {name for name, tensor in weights.items() if str(tensor.dtype) == "torch.bfloat16"}
+    assert half == {name for name in state if ".conv" in name}
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are(state):
+    with pytest.raises(ValueError, match="'half'; one of float32, bfloat16"):
+        prepared(state, "half")
+
+
+# A device without data that is not the processor: shapes, types and layout only.
+@pytest.mark.parametrize("precision", pggan.PRECISIONS)
+def test_a_device_other_than_the_processor_computes_whole_images(state, monkeypatch, precision):
+    import torch
+
+    monkeypatch.setattr(pggan, "WHOLE", 8)
+    monkeypatch.setattr(pggan, "BAND", 0)
+    given = {k: torch.from_numpy(v).to("meta") for k, v in state.items()}
+    latents = torch.empty((3, TINY.n_latents), device="meta")
+    images = pggan.forward(pggan.prepare(given, precision), latents)
+    assert (images.device.type, images.dtype) == ("meta", torch.float32)
+    assert images.shape == (3, 3, 64, 64)
+
+
+def test_the_processor_has_bfloat16_where_linux_says_so():
+    import torch
+
+    listing = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not listing.is_file():
+        pytest.skip("not an x86 processor under Linux")
+    flags = set(listing.read_text("ascii", errors="replace").split())
+    there = bool(flags & {"avx512_bf16", "amx_bf16"}) and torch.backends.mkldnn.is_available()
+    assert pggan.native_bfloat16("cpu") is there
 
 
 def test_a_first_layer_stored_as_a_convolution_is_turned_around_as_documented(state, rng):

@@ -13,7 +13,7 @@ import numpy as np
 
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import DeviceError, InputError, UsageError, listing
-from hyper_bids.generators import dcgan, pggan, weightfile
+from hyper_bids.generators import dcgan, eigenface, exported, pggan, weightfile
 from hyper_bids.generators.network import NetworkGenerator
 from hyper_bids.generators.protocol import to_uint8
 
@@ -34,15 +34,6 @@ KNOWN: dict[str, Path] = {
     _EMBEDDED: _DATA / "dcgan_digiface1m.safetensors",
 }
 
-# An array that only one other project's files have -> whose layout that is.
-_FOREIGN = {
-    "layer0.conv.weight": "a PGGAN under InterFaceGAN's names",
-    "layer0.weight": "a PGGAN under genforce's names",
-    "formatLayer.module.weight": "a PGGAN of the PyTorch GAN zoo",
-    "main.0.weight": "a DCGAN under the names of PyTorch's tutorial",
-    "synthesis.b4.const": "a StyleGAN",
-}
-
 
 def embedded_name() -> str:
     """Return the name of the image model that comes with the app."""
@@ -55,7 +46,9 @@ def load(path_or_name: str | os.PathLike, device: str = "cpu") -> ImageGenerator
     Parameters
     ----------
     path_or_name : str or path
-        A name in :data:`KNOWN`, or a safetensors file in the project's layout.
+        A name in :data:`KNOWN`, or a file, told by its content: safetensors in the project's
+        layout, a public checkpoint of a PGGAN (:mod:`hyper_bids.generators.formats`), or a model
+        that PyTorch exported (:mod:`hyper_bids.generators.exported`).
     device : str
         As for :func:`resolve_device`.
 
@@ -68,36 +61,69 @@ def load(path_or_name: str | os.PathLike, device: str = "cpu") -> ImageGenerator
     UsageError
         If there is no such name and no such file.
     InputError
-        If the file is not whole, not in the project's layout, or lacks or has too much of anything.
+        If the file is not whole, of no known kind, or lacks or has too much of anything.
     DeviceError
         If the device is not there.
     """
     path = KNOWN.get(str(path_or_name), Path(path_or_name))
     if not path.is_file():
         raise UsageError(
-            f"--generator {path_or_name}: no such file and no known name. Give a .safetensors file "
-            f"in the project's layout, or one of: {', '.join(KNOWN)}."
+            f"--generator {path_or_name}: no such file and no known name. Give a file of "
+            f"weights (docs/image-models.md), or one of: {', '.join(KNOWN)}."
         )
     device = resolve_device(device)
-    header = weightfile.read_header(path)
+    if weightfile.is_safetensors(path):
+        header = weightfile.read_header(path)
+        if header.metadata.get("format") == FORMAT:
+            return _load_own(path, header, device)
+    elif exported.is_exported(path):
+        return exported.load_exported(path, device)
+    return _load_public(path, device)
+
+
+def _load_own(path: Path, header: weightfile.Header, device: str) -> ImageGenerator:
+    if header.metadata.get("model") == "eigenface":
+        return eigenface.load_eigenface(path)
     model = _model(path, header)
     architecture = _architecture(path, model, header.metadata)
     _check_shapes(path, header.shapes, architecture.shapes())
     arrays = weightfile.read_arrays(path, header)
+    name = header.metadata.get("name", path.stem)
+    return _network(path, model, architecture, name, arrays, device)
+
+
+def _load_public(path: Path, device: str) -> ImageGenerator:
+    """Load a PGGAN from a checkpoint of another project."""
+    import torch
+
+    from hyper_bids.generators import formats
+
+    state, about = formats.read_pggan(path)
+    LOG.info("%s: %s. Licence: %s", path.name, about["source"], about["licence"])
+    architecture = pggan.architecture_of({key: array.shape for key, array in state.items()})
+    arrays = {key: torch.from_numpy(array) for key, array in state.items()}
+    return _network(path, pggan, architecture, path.stem, arrays, device)
+
+
+def _network(path: Path, model, architecture, name: str, arrays: dict, device: str):
     return NetworkGenerator(
-        name=header.metadata.get("name", path.stem),
+        name=name,
         n_latents=architecture.n_latents,
         image_shape=(architecture.resolution, architecture.resolution, 3),
         normalises=model.NORMALISES,
         checksum=weightfile.checksum(path),
         device=device,
         forward=model.forward,
-        weights=model.prepare({name: array.to(device) for name, array in arrays.items()}),
+        weights=model.prepare({key: array.to(device) for key, array in arrays.items()}),
     )
 
 
 def save_pggan(
-    path: str | os.PathLike, state: Mapping[str, object], name: str, licence: str
+    path: str | os.PathLike,
+    state: Mapping[str, object],
+    name: str,
+    licence: str,
+    source: str | None = None,
 ) -> None:
     """Write the weights of a PGGAN in the project's layout.
 
@@ -112,6 +138,8 @@ def save_pggan(
         Name of the weights, for ``Generator`` in ``stimuli/latents.json``.
     licence : str
         Licence of the weights.
+    source : str, optional
+        Format of the file that they come from.
 
     Raises
     ------
@@ -128,6 +156,8 @@ def save_pggan(
     _check_shapes(path, shapes, expected)
     sizes = {key: str(value) for key, value in dataclasses.asdict(architecture).items()}
     metadata = {"format": FORMAT, "model": "pggan", "name": name, "licence": licence, **sizes}
+    if source:
+        metadata["source"] = source
     weightfile.write(Path(path), {key: arrays[key] for key in expected}, metadata)
 
 
@@ -205,18 +235,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _model(path: Path, header: weightfile.Header):
     metadata = header.metadata
-    if metadata.get("format") != FORMAT:
-        foreign = [kind for key, kind in _FOREIGN.items() if key in header.shapes]
-        what = foreign[0] if foreign else f"arrays {listing(header.shapes, 3)}"
-        raise InputError(
-            f"{path}: a safetensors file, but not in the project's layout (metadata format = "
-            f"{metadata.get('format')!r}, {FORMAT!r} is wanted; it holds {what}). "
-            f"Convert it as docs/image-models.md says."
-        )
     if metadata.get("model") not in MODELS:
         raise InputError(
             f"{path}: metadata model = {metadata.get('model')!r} is not known. "
-            f"Models: {', '.join(MODELS)}."
+            f"Models: {', '.join([*MODELS, 'eigenface'])}."
         )
     return MODELS[metadata["model"]]
 

@@ -109,6 +109,16 @@ def load_exported(path: str | os.PathLike, device: str = "cpu") -> NetworkGenera
     return replace(generator, image_shape=_probe(path, generator, declared))
 
 
+def is_exported(path: Path) -> bool:
+    """Say whether a file is an archive with a network in it, whether or not it can be used."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = ["/" + name for name in archive.namelist()]
+    signs = ("/code/", "/archive_format", "/serialized_exported_program.json", *_FOREIGN_PARTS)
+    return any(sign in name for name in names for sign in signs)
+
+
 def exported_kind(path: Path) -> str:
     """Return ``"TorchScript"`` or ``"torch.export"``.
 

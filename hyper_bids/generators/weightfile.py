@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _TYPE_NAMES = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
 _READABLE = (*_TYPES, "BF16")
-_ADVICE = "Image models are read from the project's safetensors layout (docs/image-models.md)."
+_ADVICE = "docs/image-models.md lists the files that image models are read from."
 
 _PICKLE = "a Python pickle (a PyTorch checkpoint or a TensorFlow .pkl), which is never read here"
 _PAGE = "an HTML page, not weights; the download gave a web page, download again"
@@ -55,6 +55,13 @@ class Header:
     metadata: dict[str, str]
     types: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+
+
+def is_safetensors(path: Path) -> bool:
+    """Say whether a file starts as a safetensors file does."""
+    with path.open("rb") as stream:
+        # A header of less than 4 GiB, and its first character, a brace.
+        return stream.read(9)[4:] == b"\0\0\0\0{"
 
 
 def read_header(path: Path) -> Header:

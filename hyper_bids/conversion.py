@@ -1,0 +1,63 @@
+"""``hyper_bids convert-weights IN OUT``: a public checkpoint into the project's weight file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from hyper_bids.converters import Parser, with_hyphens
+from hyper_bids.errors import OutputError, UsageError
+
+LOG = logging.getLogger("hyper_bids")
+
+
+def convert_weights(argv: list[str]) -> None:
+    """Read the weights of a PGGAN in any known format, and write them as safetensors.
+
+    Parameters
+    ----------
+    argv : list of str
+        The two files, and flags.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, of no known format, or not the weights of a PGGAN.
+    OutputError
+        If the file to write is there already, or cannot be written.
+    """
+    parser = Parser(
+        prog="hyper_bids convert-weights",
+        description="Convert the weights of a PGGAN (TensorFlow pickle, InterFaceGAN, genforce, "
+        "Hugging Face, PyTorch GAN zoo, MXNet) into the app's .safetensors layout. No code from "
+        "the file is run.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="IN", help="the checkpoint")
+    parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
+    parser.add_argument("--name", help="name of the weights (the checkpoint's name)")
+    parser.add_argument("--licence", help="licence of the weights, where it is not the usual one")
+    given = parser.parse_args(with_hyphens(argv))
+    source, target = Path(given.source), Path(given.target)
+    if target.suffix != ".safetensors":
+        raise UsageError(
+            f"{target}: the file to write is a .safetensors file; give it that ending."
+        )
+    if target.exists():
+        raise OutputError(f"{target}: there already, and not overwritten. Give another name.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target.parent}: no such folder. Make it first.")
+    if not source.is_file():
+        raise UsageError(f"{source}: no such file.")
+    from hyper_bids.generators import checkpoints, formats, weightfile
+
+    state, about = formats.read_pggan(source)
+    licence = given.licence or about["licence"]
+    checkpoints.save_pggan(target, state, given.name or source.stem, licence, about["format"])
+    LOG.info("%s: %s, %d pixels", source.name, about["source"], about["resolution"])
+    if about["format"] == "gan-zoo":
+        LOG.info("Its latents are not those of the paper's PGGAN; boundaries do not carry over.")
+    LOG.info("Licence: %s", licence)
+    LOG.info("Written to %s (SHA-256 %s)", target, weightfile.checksum(target))
