@@ -13,7 +13,7 @@ import numpy as np
 
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import DeviceError, InputError, UsageError, listing
-from hyper_bids.generators import dcgan, eigenface, exported, pggan, weightfile
+from hyper_bids.generators import dcgan, eigenface, exported, pggan, vaegan, weightfile
 from hyper_bids.generators.network import NetworkGenerator
 from hyper_bids.generators.protocol import to_uint8
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("hyper_bids")
 
 FORMAT = "hyper_bids"
-MODELS = {"pggan": pggan, "dcgan": dcgan}
+MODELS = {"pggan": pggan, "dcgan": dcgan, "vaegan": vaegan}
 
 _DATA = Path(__file__).resolve().parents[1] / "data"
 _EMBEDDED = "dcgan-digiface1m"
@@ -93,11 +93,17 @@ def _load_own(path: Path, header: weightfile.Header, device: str) -> ImageGenera
 
 
 def _load_public(path: Path, device: str) -> ImageGenerator:
-    """Load a PGGAN from a checkpoint of another project."""
+    """Load a PGGAN or a VAE-GAN from a checkpoint of another project."""
     import torch
 
     from hyper_bids.generators import formats
+    from hyper_bids.generators.formats import tf_bundle
 
+    if tf_bundle.is_table(path):
+        state = _from_tensorflow(path, tf_bundle.read_bundle(path, vaegan.is_used))
+        architecture = vaegan.architecture_of({key: a.shape for key, a in state.items()})
+        arrays = {key: torch.from_numpy(array) for key, array in state.items()}
+        return _network(path, vaegan, architecture, path.stem, arrays, device)
     state, about = formats.read_pggan(path)
     LOG.info("%s: %s. Licence: %s", path.name, about["source"], about["licence"])
     architecture = pggan.architecture_of({key: array.shape for key, array in state.items()})
@@ -105,8 +111,16 @@ def _load_public(path: Path, device: str) -> ImageGenerator:
     return _network(path, pggan, architecture, path.stem, arrays, device)
 
 
+def _from_tensorflow(path: Path, arrays: dict) -> dict:
+    try:
+        return vaegan.from_tensorflow(arrays)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def _network(path: Path, model, architecture, name: str, arrays: dict, device: str):
-    return NetworkGenerator(
+    kind = vaegan.VaeGanGenerator if model is vaegan else NetworkGenerator
+    return kind(
         name=name,
         n_latents=architecture.n_latents,
         image_shape=(architecture.resolution, architecture.resolution, 3),
