@@ -305,5 +305,6 @@ def _activate(x: torch.Tensor) -> torch.Tensor:
 def _pixel_norm(x: torch.Tensor) -> torch.Tensor:
     import torch
 
-    mean_square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1])
-    return x.mul_(mean_square.add_(EPSILON).rsqrt_())
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    mean_square = torch.addcmul(x.new_full((), EPSILON), norm, norm, value=1 / x.shape[1])
+    return x.mul_(mean_square.rsqrt_())
