@@ -60,6 +60,7 @@ def build_parser(prog: str = "hyper_bids") -> Parser:
     _add_selection(parser)
     group = parser.add_argument_group("how it is decoded")
     _add_responses(group)
+    _add_voxels(group)
     _add_decoding(group)
     _add_running(parser)
     return parser
@@ -182,6 +183,9 @@ def _add_responses(group) -> None:
         metavar="X",
         help="moment within the TR that a volume stands for, 0 to 1 (0.5)",
     )
+
+
+def _add_voxels(group) -> None:
     group.add_argument(
         "--n-voxels",
         type=one_or_more,

@@ -1,5 +1,6 @@
 """The first stage of a participant's job: what it reads, chooses, estimates and writes."""
 
+import dataclasses
 import json
 import tracemalloc
 
@@ -13,10 +14,14 @@ from scipy import stats
 
 from hyper_bids import volumes
 from hyper_bids.config import Settings, with_values
+from hyper_bids.errors import InputError
 from hyper_bids.glm import betas as glm
+from hyper_bids.glm.design import polynomial_drift
 from hyper_bids.glm.hrf import library
-from hyper_bids.participant import jobs, recording, responses, runs
+from hyper_bids.participant import jobs, recording, responses, runs, tuning
+from hyper_bids.participant.model import Model
 from hyper_bids.participant.plan import make_plan
+from hyper_bids.participant.runs import Regressors
 from hyper_bids.simulate.dataset import simulate
 from hyper_bids.voxels import t_to_z
 
@@ -660,3 +665,13 @@ def test_a_voxel_without_signal_in_one_run_has_responses_of_nought_there_alone(
     expected, own = planted(root, found)
     others = own != number[strong]
     assert alike(found.betas[dead][:, own[others]], expected[dead][:, others]) > 0.7
+
+
+def test_a_run_that_the_model_leaves_no_noise_is_named():
+    """A short run that only tests, too: its betas would have no error to be known by."""
+    drift = polynomial_drift(12, 0)[:, 1:]
+    short = Regressors("short run", [np.zeros((12, 6))], drift, np.zeros(6, bool), False)
+    model = Model(2, "ols", 2, "glover", False)
+    tuning._check_room(model, [short])  # 6 trials, 3 of drift, 2 components, 1 of noise
+    with pytest.raises(InputError, match=r"short run: 6 trials and 6 nuisance regressors"):
+        tuning._check_room(dataclasses.replace(model, n_components=3), [short])

@@ -153,12 +153,12 @@ def estimate_betas(
 class _Ordinary:
     """Ordinary least squares for blocks of voxels: no autocorrelation."""
 
+    grid = np.zeros(1)
+
     def __init__(self, fixed: np.ndarray, own: np.ndarray, solve: np.ndarray):
         self._basis = np.hstack([fixed, own]).T.astype(np.float32)
         self._n_fixed = fixed.shape[1]
         self._solve, self._solve32 = solve, solve.astype(np.float32)
-
-    grid = np.zeros(1)
 
     def models(self, Y: np.ndarray) -> int:
         return 0

@@ -94,7 +94,7 @@ def _gamma_difference(
         peak, undershoot = (_gamma_density(t, delay / dispersion, dispersion) for delay in delays)
         return peak - ratio * undershoot
 
-    # All responses peak between 3 and 8 s; a step of 1 ms finds the peak to 1e-7.
+    # All responses peak between 2 and 9 s; a step of 1 ms finds the peak to 1e-7.
     return response(np.asarray(t, float)) / response(np.arange(2.0, 9.0, 0.001)).max()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from hyper_bids.config import BetaSettings
 from hyper_bids.errors import InputError
 from hyper_bids.glm.betas import TrialBetas, estimate_betas
+from hyper_bids.glm.evidence import SIGNAL_RATIOS
 from hyper_bids.participant.runs import Regressors
 
 # Voxels whose mean is less than this share of the median one lie outside the tissue.
@@ -23,9 +24,9 @@ FIRST_ORDER = 2
 N_CANDIDATES = 1024
 N_QUIET = 4096
 
-# Bytes that a block needs for each of its voxels: for each volume, trial, and pair of response
-# function and shrinkage (float32, with the copies that are made of them).
-_A_VOLUME, _A_TRIAL, _A_PAIR = 12, 20, 60
+# Bytes that a block needs for each of its voxels: for each volume, trial, pair of response function
+# and shrinkage, and pair of run and shrinkage (float32, with the copies that are made of them).
+_A_VOLUME, _A_TRIAL, _A_PAIR, _A_RUN_PAIR = 12, 20, 16, 24
 _LEAST_VOXELS = 256
 _MOST_VOXELS = 1 << 15
 
@@ -215,8 +216,11 @@ def block_size(regressors: list[Regressors], memory_mb: float) -> int:
     """Return how many voxels of all runs may be in memory at a time."""
     n_volumes = sum(part.n_volumes for part in regressors)
     n_trials = sum(len(part.is_train) for part in regressors)
-    pairs = len(regressors[0].trials) * 13 + 13 * 4 * len(regressors)
-    each = _A_VOLUME * n_volumes + _A_TRIAL * n_trials + _A_PAIR * pairs // 10
+    n_gammas = len(SIGNAL_RATIOS)
+    each = _A_VOLUME * n_volumes + _A_TRIAL * n_trials
+    each += _A_PAIR * n_gammas * len(regressors[0].trials) + _A_RUN_PAIR * n_gammas * len(
+        regressors
+    )
     fits = int(memory_mb * 2**20 / each)
     return int(np.clip(fits, _LEAST_VOXELS, _MOST_VOXELS))
 

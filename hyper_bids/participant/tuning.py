@@ -9,6 +9,7 @@ import numpy as np
 
 from hyper_bids import voxels
 from hyper_bids.config import BetaSettings
+from hyper_bids.errors import InputError
 from hyper_bids.glm import evidence, noise
 from hyper_bids.glm.betas import check_design
 from hyper_bids.glm.encoding import Fold, encoding_folds, encoding_score
@@ -48,7 +49,6 @@ class _Data:
     regressors: list[Regressors]
     run_of_trial: np.ndarray
     folds: list[Fold]
-    n_functions: int
     known: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     def components(self, model: Model) -> list[np.ndarray]:
@@ -90,17 +90,15 @@ def choose_model(
     Returns
     -------
     Chosen
+
+    Raises
+    ------
+    InputError
+        If a run has no volume left to tell the noise by.
     """
     training = [k for k, part in enumerate(regressors) if part.is_train.any()]
     responding, quiet = responding_and_quiet(recording)
-    own = [regressors[k] for k in training]
-    of_trial = np.concatenate([np.full(int(p.is_train.sum()), k) for k, p in enumerate(own)])
-    data = _Data(
-        regressors,
-        [recording.columns(k, responding) for k in training],
-        [recording.columns(k, quiet) for k in training],
-        own, of_trial, encoding_folds(np.asarray(latents, float), of_trial), len(names),
-    )  # fmt: skip
+    data = _compared_on(recording, regressors, training, (responding, quiet), latents)
     optimised = settings.estimator == "optimised"
     first = Model(
         drift_order=0,
@@ -115,7 +113,7 @@ def choose_model(
         "drift and noise", _drifts_and_noises(first, data, settings, longest), data, table
     )
     model = _with_components(model, data, settings, table)
-    if data.n_functions > 1:
+    if len(names) > 1:
         model = _best("response function", [model, replace(model, hrf="library")], data, table)
     if model.shrinkage:
         model = _best("shrinkage", [model, replace(model, shrinkage=False)], data, table)
@@ -126,9 +124,33 @@ def choose_model(
     ]
     model = replace(model, n_components=min(courses.shape[1] for courses in components))
     components = [courses[:, : model.n_components] for courses in components]
+    _check_room(model, regressors)
     gammas, share = _population(model, data) if optimised else (np.ones(1), np.ones((1, 1)))
     LOG.info("model of the BOLD: %s", described(model))
     return Chosen(model, table, components, gammas, share)
+
+
+def _compared_on(
+    recording: Recording, regressors: list[Regressors], training: list[int],
+    chosen: tuple[np.ndarray, np.ndarray], latents: np.ndarray,
+) -> _Data:  # fmt: skip
+    own = [regressors[k] for k in training]
+    of_trial = np.concatenate([np.full(int(p.is_train.sum()), k) for k, p in enumerate(own)])
+    runs, quiet = ([recording.columns(k, some) for k in training] for some in chosen)
+    folds = encoding_folds(np.asarray(latents, float), of_trial)
+    return _Data(regressors, runs, quiet, own, of_trial, folds)
+
+
+def _check_room(model: Model, regressors: list[Regressors]) -> None:
+    """Refuse a model that leaves a run, perhaps a short one that only tests, no noise."""
+    for part in regressors:
+        n_nuisance = part.nuisance(model.drift_order).shape[1] + model.n_components
+        if part.n_volumes <= len(part.is_train) + n_nuisance:
+            raise InputError(
+                f"{part.label}: {len(part.is_train)} trials and {n_nuisance} nuisance regressors "
+                f"need more than its {part.n_volumes} volumes. Use fewer confounds or noise "
+                f"components, or leave the run out."
+            )
 
 
 def _drifts_and_noises(
@@ -167,7 +189,7 @@ def _with_components(model: Model, data: _Data, settings: BetaSettings, table: l
         part.n_volumes - len(part.is_train) - part.nuisance(model.drift_order).shape[1]
         for part in data.everywhere
     )
-    most = min(room // 4, data.quiet[0].shape[1] // 10)
+    most = max(0, min(room // 4, data.quiet[0].shape[1] // 10))
     tried = [replace(model, n_components=n) for n in N_COMPONENTS if n <= most]
     scores = [_score(variant, data) for variant in tried]
     gain = max(scores) - scores[0]
