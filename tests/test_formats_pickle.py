@@ -18,9 +18,9 @@ from test_formats_references import (
     write_torch,
 )
 
+from hyper_bids import unpickling
 from hyper_bids.errors import InputError
 from hyper_bids.generators import formats
-from hyper_bids.generators.formats import restricted_pickle
 
 
 class Asks:
@@ -144,9 +144,9 @@ def test_what_is_allowed_becomes_a_record_that_does_nothing(monkeypatch, tmp_pat
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(made(), 4))
     with path.open("rb") as stream:
-        record = restricted_pickle.load(stream, path, lambda *name: name == ("tfutil", "Network"))
+        record = unpickling.load(stream, path, lambda *name: name == ("tfutil", "Network"))
     assert (record.origin, record.state, done) == ("tfutil.Network", {"version": 2}, [])
-    assert not hasattr(restricted_pickle.Record, "version")
+    assert not hasattr(unpickling.Record, "version")
 
 
 def test_the_source_code_in_a_network_is_not_run(rng, monkeypatch, tmp_path):
@@ -176,9 +176,9 @@ def test_arrays_come_out_as_numpy_pickled_them(protocol, rng, tmp_path):
             raw = raw.replace(b"numpy._core.", b"numpy.core.")
         path.write_bytes(raw)
         with path.open("rb") as stream:
-            records = restricted_pickle.load(stream, path, lambda *name: False)
+            records = unpickling.load(stream, path, lambda *name: False)
         for record, array in zip(records, arrays, strict=True):
-            again = restricted_pickle.array_of(record)
+            again = unpickling.array_of(record)
             np.testing.assert_array_equal(again, array)
             assert again.shape == np.shape(array)
 
@@ -196,9 +196,9 @@ def test_arrays_of_objects_or_with_bytes_that_do_not_fit_are_refused(tmp_path):
         assert raw != right
         path.write_bytes(raw)
         with path.open("rb") as stream:
-            record = restricted_pickle.load(stream, path, lambda *name: False)
+            record = unpickling.load(stream, path, lambda *name: False)
         with pytest.raises(ValueError, match=r"."):
-            restricted_pickle.array_of(record)
+            unpickling.array_of(record)
 
 
 def test_a_zip_of_another_kind_and_a_compressed_checkpoint_are_refused(rng, tmp_path):

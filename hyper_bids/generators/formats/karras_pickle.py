@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import unpickling
 from hyper_bids.errors import InputError
-from hyper_bids.generators.formats import restricted_pickle
-from hyper_bids.generators.formats.restricted_pickle import Record
+from hyper_bids.unpickling import Record
 
 _MODULES = ("tfutil", "dnnlib.tflib.network", "dnnlib.tflib.tfutil", "pggan_tf_official.tfutil")
 _NAMES = frozenset((*((module, "Network") for module in _MODULES), ("dnnlib.util", "EasyDict")))
@@ -49,7 +49,7 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
         If the pickle holds anything else, is damaged, or the network is of another kind.
     """
     with path.open("rb") as stream:
-        networks = restricted_pickle.load(stream, path, lambda *name: name in _NAMES)
+        networks = unpickling.load(stream, path, lambda *name: name in _NAMES)
     if (
         not isinstance(networks, tuple | list)
         or len(networks) != 3
@@ -66,7 +66,7 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     try:
         for name, value in state["variables"]:
-            arrays[str(name)] = restricted_pickle.array_of(value)
+            arrays[str(name)] = unpickling.array_of(value)
     except (ValueError, TypeError) as error:
         where = f"variable {list(arrays)[-1]}" if arrays else "the first variable"
         raise InputError(
@@ -91,7 +91,7 @@ def _check_settings(path: Path, settings: object) -> None:
 
 def _number(record: Record) -> object:
     try:
-        return restricted_pickle.array_of(record).item()
+        return unpickling.array_of(record).item()
     except ValueError:
         return record.origin
 

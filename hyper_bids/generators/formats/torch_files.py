@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hyper_bids import unpickling
 from hyper_bids.errors import InputError, listing
-from hyper_bids.generators.formats import restricted_pickle
-from hyper_bids.generators.formats.restricted_pickle import Record
+from hyper_bids.unpickling import Record
 
 # The older format starts with this number, pickled.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
@@ -34,7 +34,7 @@ _FUNCTIONS = frozenset(
 )  # fmt: skip
 
 # An archive that asks for a password or for another kind of compression is damaged, too.
-_DAMAGE = (*restricted_pickle.DAMAGE, zipfile.BadZipFile, RuntimeError)
+_DAMAGE = (*unpickling.DAMAGE, zipfile.BadZipFile, RuntimeError)
 
 # Networks within one checkpoint, the wanted one first: averaged over training, then as it ended.
 _BRANCHES = ("generator_smooth", "avgG", "g_ema", "G_ema", "state_dict", "generator", "netG", "G")
@@ -145,7 +145,7 @@ def _load(path: Path, stream, kinds: dict[str, str] | None = None) -> object:
         # The older format tells the part of a storage that another one shares.
         return storage if not view or view[0] is None else storage._replace(offset=view[0][1])
 
-    return restricted_pickle.load(stream, path, _is_known, resolve)
+    return unpickling.load(stream, path, _is_known, resolve)
 
 
 def _is_known(module: str, name: str) -> bool:

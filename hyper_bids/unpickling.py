@@ -27,7 +27,7 @@ _NUMPY = frozenset(
      *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
      ("numpy", "ndarray"), ("numpy", "dtype"),
      # Bytes, in pickles of protocol 2 that Python 3 wrote.
-     ("_codecs", "encode"))
+     ("_codecs", "encode"), ("__builtin__", "bytes"))
 )  # fmt: skip
 # What a damaged pickle can make of the machine.
 DAMAGE = (
@@ -76,8 +76,8 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) not in _NUMPY and not self._known(module, name):
             shown = "".join(c if c.isprintable() else "?" for c in f"{module}.{name}")
             raise InputError(
-                f"{self._path}: a pickle that names {shown[:120]}, which no image model needs; "
-                f"nothing of it was run, and it is not read. Get the file from its authors again."
+                f"{self._path}: a pickle that names {shown[:120]}, which no data that is read "
+                f"here needs; nothing of it was run, and it is not read. Get the file from its authors again."
             )
         # Made anew for each file, so that a file can change no other's.
         if (module, name) not in self._made:
@@ -163,7 +163,8 @@ def array_of(value: object) -> np.ndarray:
             raise ValueError(f"{kind} is not an array")
         if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise ValueError(f"a shape of {shape}")
-        return np.frombuffer(_bytes(raw), _dtype(dtype)).reshape(shape, order=order)
+        kind = _dtype(dtype)
+        return np.frombuffer(_bytes(raw), kind).reshape(shape, order=order)
     except (TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"not an array ({type(error).__name__})") from None
 
@@ -171,12 +172,14 @@ def array_of(value: object) -> np.ndarray:
 def _bytes(raw: object) -> bytes:
     if isinstance(raw, Record) and raw.origin == "_codecs.encode":
         raw = raw.args[0]
+    if isinstance(raw, Record) and raw.origin == "__builtin__.bytes":
+        raw = b""
     return raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
 
 
 def _dtype(record: object) -> np.dtype:
     code = record.args[0]
     if not _SCALAR.fullmatch(code):
-        raise ValueError(f"an array of type {code!r}")
+        raise ValueError(f"an array of type {code!r}, not of numbers")
     order = record.state[1] if record.state else "="
     return np.dtype(code).newbyteorder(order if order in "<>" else "=")
