@@ -77,7 +77,8 @@ class _Unpickler(pickle._Unpickler):
             shown = "".join(c if c.isprintable() else "?" for c in f"{module}.{name}")
             raise InputError(
                 f"{self._path}: a pickle that names {shown[:120]}, which no data that is read "
-                f"here needs; nothing of it was run, and it is not read. Get the file from its authors again."
+                f"here needs; nothing of it was run, and it is not read. Get the file from its "
+                f"authors again."
             )
         # Made anew for each file, so that a file can change no other's.
         if (module, name) not in self._made:
