@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from hyper_bids import __version__, arguments, log
@@ -12,6 +13,13 @@ from hyper_bids.config import Settings
 from hyper_bids.errors import HyperBidsError, ParticipantError, counted, listing
 
 LOG = log.LOG
+
+# Other commands than the BIDS App's: module and function, which is given the rest of the line.
+COMMANDS = {
+    "simulate": ("hyper_bids.simulation_arguments", "simulate_command"),
+    "demo": ("hyper_bids.demo", "demo"),
+    "convert-weights": ("hyper_bids.conversion", "convert_weights"),
+}
 
 
 def run() -> None:
@@ -49,29 +57,16 @@ def main(argv: list[str]) -> int:
 
 
 def _dispatch(argv: list[str]) -> None:
-    if argv[:1] == ["simulate"]:
-        simulate(argv[1:])
-    elif argv[:1] == ["convert-weights"]:
-        from hyper_bids.conversion import convert_weights
-
-        convert_weights(argv[1:])
-    elif argv[:1] == ["demo"]:
+    name, rest = (argv[0], argv[1:]) if argv[:1] and argv[0] in COMMANDS else (None, argv)
+    if name is None:
+        bids_app(argv)
+    elif name == "demo":
         from hyper_bids.demo import demo
 
-        demo(argv[1:], bids_app)
+        demo(rest, bids_app)
     else:
-        bids_app(argv)
-
-
-def simulate(argv: list[str]) -> None:
-    """Write a synthetic dataset."""
-    from hyper_bids.simulation_arguments import parse_simulation
-
-    out, settings = parse_simulation(argv, "hyper_bids simulate")
-    from hyper_bids.simulate.dataset import simulate as write
-
-    write(out, settings)
-    LOG.info("A simulated dataset of %d participants is in %s", settings.n_participants, out)
+        module, function = COMMANDS[name]
+        getattr(import_module(module), function)(rest)
 
 
 def bids_app(argv: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
 from hyper_bids.converters import (
@@ -13,6 +14,8 @@ from hyper_bids.converters import (
     with_hyphens,
     zero_or_more,
 )
+
+LOG = logging.getLogger("hyper_bids")
 
 _NUMBERS = (
     ("n_participants", one_or_more, "participants"),
@@ -84,3 +87,12 @@ def parse_simulation(argv: list[str], prog: str) -> tuple[str, SimulationSetting
     values = {**SIMULATION_PRESETS[given.pop("preset")], **given}
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return out, SimulationSettings(**values)
+
+
+def simulate_command(argv: list[str]) -> None:
+    """Run ``hyper_bids simulate``: write a synthetic dataset."""
+    out, settings = parse_simulation(argv, "hyper_bids simulate")
+    from hyper_bids.simulate.dataset import simulate
+
+    simulate(out, settings)
+    LOG.info("A simulated dataset of %d participants is in %s", settings.n_participants, out)
