@@ -11,12 +11,15 @@ from hyper_bids.converters import (
     Extend,
     Parser,
     above_zero,
+    auto_or_more,
     auto_or_number,
     cross_validation,
     device,
     fraction,
     labels,
     megabytes,
+    method,
+    name_or_path,
     one_or_more,
     positive,
     whole_numbers,
@@ -35,7 +38,11 @@ exit status:
 other commands:
   hyper_bids simulate OUT   write a synthetic BIDS dataset with known latents
   hyper_bids demo OUT       simulate two participants, decode them, and say where to look
-  hyper_bids convert-weights IN OUT   a public PGGAN checkpoint to the app's .safetensors
+  hyper_bids convert-weights IN OUT   a public PGGAN or VAE-GAN to the app's .safetensors
+  hyper_bids train-vaegan IMAGES OUT   a VAE-GAN of a folder of images
+  hyper_bids fit-eigenface IMAGES OUT   eigenfaces of a folder of images
+  hyper_bids import-hyper FILES OUT   HYPER's published responses to a dataset for this app
+  hyper_bids import-responses FILES OUT   anybody's responses and latents or images, likewise
 """
 
 
@@ -62,6 +69,7 @@ def build_parser(prog: str = "hyper_bids") -> Parser:
     _add_responses(group)
     _add_voxels(group)
     _add_decoding(group)
+    _add_scores(parser)
     _add_running(parser)
     return parser
 
@@ -229,6 +237,15 @@ def _add_decoding(group) -> None:
     ):
         group.add_argument(flag, type=convert, metavar="N", help=f"dense decoder: {text}")
     group.add_argument(
+        "--methods",
+        nargs="+",
+        type=method,
+        action=Extend,
+        metavar="NAME[=FILE]",
+        help="hyper (the stimuli's known latents; default), vaegan, eigenface, or any name with an "
+        "image model that has an encoder; several are compared",
+    )
+    group.add_argument(
         "--generator",
         metavar="{auto,none,demo,FILE}",
         help="image model: the one that the dataset names, none, the demo's, or weights",
@@ -238,13 +255,53 @@ def _add_decoding(group) -> None:
         choices=("prior", "none"),
         help="put predictions back on the prior's shell before generating (prior)",
     )
-    group.add_argument("--batch-size", type=one_or_more, metavar="N", help="images at a time (16)")
-    group.add_argument("--write-images", action="store_true", help="also write each image as PNG")
     group.add_argument(
-        "--n-permutations", type=one_or_more, metavar="N", help="of each test (10000)"
+        "--precision",
+        choices=("auto", "float32", "bf16"),
+        help="of PGGAN's convolutions (float32); auto: bf16 where the device computes in it itself",
     )
     group.add_argument(
+        "--batch-size",
+        type=auto_or_more,
+        metavar="{auto,N}",
+        help="images at a time; auto: as many as are of use and fit into memory",
+    )
+    group.add_argument("--write-images", action="store_true", help="also write each image as PNG")
+    group.add_argument(
         "--random-seed", type=zero_or_more, metavar="N", help="of all that is drawn (1412)"
+    )
+
+
+def _add_scores(parser: Parser) -> None:
+    group = parser.add_argument_group("how it is scored")
+    group.add_argument(
+        "--feature-network",
+        dest="feature_networks",
+        nargs="+",
+        type=name_or_path,
+        action=Extend,
+        metavar="{auto,none,NAME,FILE}",
+        help="networks that compare images by features: all that are installed (auto), none, "
+        "dlib-face, efficientnet-lite0, or weights of VGGFace2 ResNet50 or VGG16",
+    )
+    group.add_argument(
+        "--feature-layer",
+        choices=("fc7", "fc6", "pool5"),
+        help="layer of VGG16, where its weights are given (fc7)",
+    )
+    group.add_argument(
+        "--attribute-boundaries",
+        metavar="DIR",
+        help="InterFaceGAN's boundaries of PGGAN: how well gender, age, ... are predicted",
+    )
+    group.add_argument(
+        "--attribute-scores",
+        choices=("raw", "normalised"),
+        help="project latents as they are, as the paper does (raw), or at the prior's length, as "
+        "InterFaceGAN does",
+    )
+    group.add_argument(
+        "--n-permutations", type=one_or_more, metavar="N", help="of each test (10000)"
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError, listing
 
 # The attributes of the paper, by unconditional boundaries.
@@ -321,8 +322,8 @@ def _load_boundary(path: Path, n_latents: int) -> np.ndarray:
         boundary = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         with path.open("rb") as stream:
-            start = stream.read(64)
-        what = "a Git LFS pointer; run 'git lfs pull'" if start.startswith(b"version") else error
+            start = stream.read(filekinds.N_BYTES)
+        what = filekinds.stand_in(start, "boundary") or error
         raise InputError(f"{path}: no NumPy array ({what}). Get the boundary again.") from None
     if boundary.shape != (1, n_latents) or boundary.dtype.kind != "f":
         raise InputError(

@@ -19,6 +19,10 @@ COMMANDS = {
     "simulate": ("hyper_bids.simulation_arguments", "simulate_command"),
     "demo": ("hyper_bids.demo", "demo"),
     "convert-weights": ("hyper_bids.conversion", "convert_weights"),
+    "train-vaegan": ("hyper_bids.training_arguments", "train_vaegan_command"),
+    "fit-eigenface": ("hyper_bids.training_arguments", "fit_eigenface_command"),
+    "import-hyper": ("hyper_bids.import_arguments", "import_hyper_command"),
+    "import-responses": ("hyper_bids.import_arguments", "import_responses_command"),
 }
 
 

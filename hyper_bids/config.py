@@ -80,7 +80,8 @@ class ImageSettings:
 
     generator: str = "auto"
     latent_norm: str = "prior"
-    batch_size: int = 16
+    precision: str = "float32"
+    batch_size: str = "auto"
     write_images: bool = False
 
 
@@ -89,6 +90,10 @@ class ScoreSettings:
     """Scores and permutation tests."""
 
     n_permutations: int = 10_000
+    feature_networks: tuple[str, ...] = ("auto",)
+    feature_layer: str | None = None
+    attribute_boundaries: str | None = None
+    attribute_scores: str = "raw"
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Settings:
     bids_dir: str = ""
     output_dir: str = ""
     analysis_level: str = "participant"
+    methods: tuple[str, ...] = ("hyper",)
     random_seed: int = 1412
     inputs: InputSettings = field(default_factory=InputSettings)
     betas: BetaSettings = field(default_factory=BetaSettings)

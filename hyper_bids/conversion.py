@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from hyper_bids import filekinds
 from hyper_bids.converters import Parser, with_hyphens
 from hyper_bids.errors import OutputError, UsageError
 
@@ -13,7 +14,7 @@ LOG = logging.getLogger("hyper_bids")
 
 
 def convert_weights(argv: list[str]) -> None:
-    """Read the weights of a PGGAN in any known format, and write them as safetensors.
+    """Read the weights of a PGGAN or a VAE-GAN in any known format, and write them as safetensors.
 
     Parameters
     ----------
@@ -23,15 +24,15 @@ def convert_weights(argv: list[str]) -> None:
     Raises
     ------
     InputError
-        If the file is damaged, of no known format, or not the weights of a PGGAN.
+        If the file is damaged, of no known format, or not the weights of either.
     OutputError
         If the file to write is there already, or cannot be written.
     """
     parser = Parser(
         prog="hyper_bids convert-weights",
         description="Convert the weights of a PGGAN (TensorFlow pickle, InterFaceGAN, genforce, "
-        "Hugging Face, PyTorch GAN zoo, MXNet) into the app's .safetensors layout. No code from "
-        "the file is run.",
+        "Hugging Face, PyTorch GAN zoo, MXNet) or a VAE-GAN (TensorFlow checkpoint: the .index "
+        "file) into the app's .safetensors layout. No code from the file is run.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -50,12 +51,14 @@ def convert_weights(argv: list[str]) -> None:
     if not target.parent.is_dir():
         raise OutputError(f"{target.parent}: no such folder. Make it first.")
     if not source.is_file():
-        raise UsageError(f"{source}: no such file.")
-    from hyper_bids.generators import checkpoints, formats, weightfile
+        raise UsageError(f"{source}: {filekinds.in_place_of_file(source)}.")
+    from hyper_bids.generators import checkpoints, saving, weightfile
 
-    state, about = formats.read_pggan(source)
+    model, state, about = checkpoints.read_public(source)
     licence = given.licence or about["licence"]
-    checkpoints.save_pggan(target, state, given.name or source.stem, licence, about["format"])
+    more = {"frame": about["frame"]} if "frame" in about else {}
+    name = given.name or source.stem
+    saving.save_network(target, model, state, name, licence, about["format"], **more)
     LOG.info("%s: %s, %d pixels", source.name, about["source"], about["resolution"])
     if about["format"] == "gan-zoo":
         LOG.info("Its latents are not those of the paper's PGGAN; boundaries do not carry over.")

@@ -48,6 +48,16 @@ def labels(prefix: str, flag: str):
     return convert
 
 
+def method(text: str) -> tuple[str, ...]:
+    """Convert ``NAME`` or ``NAME=FILE``; the name is letters and digits."""
+    name = text.partition("=")[0]
+    if not re.fullmatch(r"[0-9A-Za-z]+", name):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a method; NAME or NAME=FILE is accepted, a name of letters and digits"
+        )
+    return (text,)
+
+
 class Extend(argparse.Action):
     """Collect the tuples that a converter gives, over several words and several uses."""
 
@@ -109,6 +119,11 @@ def words(text: str) -> tuple[str, ...]:
     return _some(text, [word for word in text.split(",") if word])
 
 
+def name_or_path(text: str) -> tuple[str]:
+    """Convert a name or a path, which may hold commas."""
+    return _some(text, [text] if text.strip() else [])
+
+
 def _some(text: str, found: list[str]) -> tuple[str, ...]:
     # An empty variable of the shell must not come to mean "all".
     if not found:
@@ -148,6 +163,13 @@ def auto_or_number(text: str) -> str:
     if text == "auto" or (text.isdecimal() and text.isascii()):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 0")
+
+
+def auto_or_more(text: str) -> str:
+    """Convert ``auto`` or a whole number from 1."""
+    if text == "auto" or (auto_or_number(text) and int(text) >= 1):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a whole number from 1")
 
 
 def device(text: str) -> str:

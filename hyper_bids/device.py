@@ -1,12 +1,19 @@
-"""The device that networks compute on."""
+"""The device that networks compute on, and the memory that is free there."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from hyper_bids.errors import DeviceError, listing
 
 LOG = logging.getLogger("hyper_bids")
+
+# Where a container's limit stands, in either version of control groups.
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def resolve_device(device: str) -> str:
@@ -45,6 +52,33 @@ def resolve_device(device: str) -> str:
             f"mend the driver, the PyTorch build or the container's --nv / --gpus flag."
         )
     return f"cuda:{index}"
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that are free on a device.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"``: what is available, at most a container's limit less what this process holds.
+        ``"cuda"`` or ``"cuda:N"``: what the driver has, and what PyTorch holds without using it.
+    """
+    if device != "cpu":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + held
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for path in MEMORY_LIMITS:
+        try:
+            limit = int(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue  # no control group of this version, or no limit ("max")
+        free = min(free, max(0, limit - psutil.Process().memory_info().rss))
+    return free
 
 
 def _first_gpu_works() -> bool:

@@ -60,7 +60,7 @@ class Scores:
 
     participant: str
     table: object
-    nulls: dict[tuple[str, str], np.ndarray]
+    nulls: dict[tuple[str, str, str], np.ndarray]
     simulated: bool
 
 
@@ -198,7 +198,7 @@ def group_stats(members: list[Scores]):
         row = {"method": method, "metric": metric, "variant": variant, "control": control}
         row |= {"mean": mean, "ci_low": low, "ci_high": high, "n_participants": len(values)}
         of = set(known["participant"])
-        held = [m.nulls.get((metric, variant)) for m in members if m.participant in of]
+        held = [m.nulls.get((method, metric, variant)) for m in members if m.participant in of]
         held = [null for null in held if null is not None]
         if control == "n/a" and len(held) == len(values) > 0:
             n = min(map(len, held))
@@ -224,19 +224,20 @@ def _table(output_dir: Path, name: str, frame, columns: dict, provenance: dict) 
     )
 
 
-def _headline(frame) -> Iterator[tuple[str, str]]:
+def _headline(frame) -> Iterator[tuple[str, object]]:
+    """Return the main scores of the first method, and the rows of each."""
+    frame = frame[frame["method"] == frame["method"].iloc[0]]
     for metric in ("two_way_identification", "latent_correlation", "structural_similarity"):
         block = frame[
             (frame["metric"] == metric) & frame["variant"].isin(("latents", "n/a", "reference"))
         ]
         if len(block):
-            yield metric, block["variant"].iloc[0]
+            yield metric, block
 
 
 def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance: dict) -> None:
     drawn, missing = {}, provenance["Missing"]
-    for metric, variant in _headline(metrics):
-        block = metrics[(metrics["metric"] == metric) & (metrics["variant"] == variant)]
+    for metric, block in _headline(metrics):
         main = block[block["control"].isna() | (block["control"] == "n/a")]
         control = block[block["control"] == "mismatched"].set_index("participant")["value"]
         table = main[["participant", "value", "ci_low", "ci_high"]].assign(

@@ -16,6 +16,7 @@ from hyper_bids.bids import inputs, outputs
 from hyper_bids.config import Settings, to_toml
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import HyperBidsError, InputError, counted, listing
+from hyper_bids.participant.methods import baselines
 from hyper_bids.participant.plan import Plan, describe, make_plan
 
 __all__ = ["check", "describe", "validate", "write_root"]
@@ -68,8 +69,9 @@ def write_root(settings: Settings, plans: list[Plan]) -> dict[str, Path]:
     """
     bids_dir, output_dir = Path(settings.bids_dir), Path(settings.output_dir)
     outputs.write_root(
-        output_dir, bids_dir, inputs.read_description(bids_dir), settings.inputs.derivatives
-    )
+        output_dir, bids_dir, inputs.read_description(bids_dir), settings.inputs.derivatives,
+        baselines(settings.methods),
+    )  # fmt: skip
     listed = "".join(f"sub-{label}\n" for label in inputs.participants(bids_dir))
     outputs.write_if_changed(output_dir / "logs" / "participants.txt", listed)
     run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}_{uuid.uuid4()}"

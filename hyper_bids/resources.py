@@ -9,15 +9,12 @@ import tempfile
 from pathlib import Path
 
 from hyper_bids.config import Settings, with_values
+from hyper_bids.device import MEMORY_LIMITS
 from hyper_bids.errors import OutputError, UsageError
 
 # Numerical libraries read these once, when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-_MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 def with_resources(settings: Settings, n_jobs: int) -> Settings:
@@ -75,7 +72,7 @@ def available_memory_gb(limit_mb: int | None) -> float:
     if limit_mb:
         return limit_mb / 1024
     free = psutil.virtual_memory().available
-    for path in _MEMORY_LIMITS:
+    for path in MEMORY_LIMITS:
         try:
             free = min(free, int(path.read_text(encoding="ascii")))
         except (OSError, ValueError):

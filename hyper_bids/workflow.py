@@ -1,4 +1,4 @@
-"""Settings to a nipype graph of four or five nodes a participant; the only place with nipype."""
+"""Settings to a nipype graph, a node a stage and participant; the only place with nipype."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 from nipype import config as nipype_config
 from nipype.interfaces.base import (
     BaseInterface,
-    BaseInterfaceInputSpec,
+    DynamicTraitedSpec,
     File,
     InputMultiObject,
     TraitedSpec,
+    Undefined,
     isdefined,
     traits,
 )
@@ -25,7 +26,7 @@ from nipype.pipeline import engine
 from hyper_bids import log
 from hyper_bids.bids import outputs
 from hyper_bids.config import Settings
-from hyper_bids.participant.jobs import STAGES, input_files, stage_jobs
+from hyper_bids.participant.jobs import given_to, input_files, kind_of, stage_jobs
 from hyper_bids.participant.plan import Plan
 
 LOG = logging.getLogger("hyper_bids")
@@ -35,30 +36,28 @@ _NAME = "participants"
 # nipype takes an interruption for a failure of one stage, and goes on with the next.
 _INTERRUPTED = threading.Event()
 
-# Module and function of each stage, and the stages whose results it reads.
-_ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "motion": ("alignment", "align", ()),
-    "responses": ("responses", "estimate_responses", ("motion",)),
-    "decoding": ("decoding", "fit_decoder", ("responses",)),
-    "images": ("images", "reconstruct", ("decoding",)),
-    "scores": ("scoring", "score", ("motion", "responses", "decoding", "images")),
+# Module and function of each kind of stage.
+_ROOMS: dict[str, tuple[str, str]] = {
+    "motion": ("alignment", "align"),
+    "responses": ("responses", "estimate_responses"),
+    "imported": ("adopted", "adopt_responses"),
+    "targets": ("targets", "encode_stimuli"),
+    "decoding": ("decoding", "fit_decoder"),
+    "images": ("images", "reconstruct"),
+    "scores": ("scoring", "score"),
 }
 
 
-class StageInputSpec(BaseInterfaceInputSpec):
-    """What a stage is told; how fast and where it runs is not part of what it is."""
+class StageInputSpec(DynamicTraitedSpec):
+    """What a stage is told; how fast and where it runs is not part of what it is.
 
-    stage = traits.Enum(*STAGES, mandatory=True)
+    Each result that it is given adds two: the folder, under the stage's name for it, and the
+    digest.
+    """
+
+    stage = traits.Enum(*_ROOMS, mandatory=True)
     job = traits.Str(mandatory=True)
     files = InputMultiObject(File(exists=True))
-    motion = traits.Str()
-    motion_digest = traits.Str()
-    responses = traits.Str()
-    responses_digest = traits.Str()
-    decoding = traits.Str()
-    decoding_digest = traits.Str()
-    images = traits.Str()
-    images_digest = traits.Str()
     running = traits.Str("{}", nohash=True, usedefault=True)
 
 
@@ -75,6 +74,14 @@ class Stage(BaseInterface):
     input_spec = StageInputSpec
     output_spec = StageOutputSpec
 
+    def __init__(self, given: tuple[str, ...] = (), **inputs):
+        super().__init__(**inputs)
+        self._given = tuple(given)
+        for name in self._given:
+            for trait in (name, f"{name}_digest"):
+                self.inputs.add_trait(trait, traits.Str(mandatory=True))
+                self.inputs.trait_set(trait_change_notify=False, **{trait: Undefined})
+
     def _run_interface(self, runtime):
         if _INTERRUPTED.is_set():
             raise KeyboardInterrupt
@@ -85,17 +92,16 @@ class Stage(BaseInterface):
             raise
 
     def _compute(self, runtime):
-        module, function, upstream = _ROOMS[self.inputs.stage]
+        module, function = _ROOMS[self.inputs.stage]
         running = json.loads(self.inputs.running)
         log.start(running["log_level"])  # a worker process starts without
         compute = getattr(import_module(f"hyper_bids.participant.{module}"), function)
-        given = {name: getattr(self.inputs, name) for name in upstream}
-        folders = [Path(folder) if isdefined(folder) else None for folder in given.values()]
+        folders = {name: Path(getattr(self.inputs, name)) for name in self._given}
         self._folder = Path(runtime.cwd) / "part"
-        self._digest = compute(json.loads(self.inputs.job) | running, self._folder, *folders)
-        digests = [getattr(self.inputs, f"{name}_digest") for name in upstream]
+        self._digest = compute(json.loads(self.inputs.job) | running, self._folder, **folders)
+        digests = [getattr(self.inputs, f"{name}_digest") for name in self._given]
         files = self.inputs.files if isdefined(self.inputs.files) else []
-        stamp = fingerprint(self.inputs.job, files, [d for d in digests if isdefined(d)])
+        stamp = fingerprint(self.inputs.job, files, digests)
         (self._folder / "fingerprint").write_text(stamp, encoding="ascii")
         return runtime
 
@@ -183,10 +189,10 @@ def _add_participant(
     told = {key: running[key] for key in ("device", "progress", "log_level")}
     told["n_threads"] = settings.resources.omp_nthreads
     told["memory_mb"] = _memory_mb(plan, settings, running)
-    nodes = {}
+    nodes, given = {}, {name: given_to(name, member.jobs) for name in member.jobs}
     for name, job in member.jobs.items():
         node = engine.Node(
-            Stage(stage=name, job=job, running=json.dumps(told)),
+            Stage(tuple(given[name]), stage=_room(plan, name), job=job, running=json.dumps(told)),
             name=_node_name(plan.participant, name),
             n_procs=settings.resources.omp_nthreads,
             mem_gb=plan.memory_mb / 1024,
@@ -197,10 +203,13 @@ def _add_participant(
         nodes[name] = node
     workflow.add_nodes(list(nodes.values()))
     for name, node in nodes.items():
-        for source in _ROOMS[name][2]:
-            if source in nodes:
-                links = [("folder", source), ("digest", f"{source}_digest")]
-                workflow.connect([(nodes[source], node, links)])
+        for role, source in given[name].items():
+            links = [("folder", role), ("digest", f"{role}_digest")]
+            workflow.connect([(nodes[source], node, links)])
+
+
+def _room(plan: Plan, name: str) -> str:
+    return "imported" if plan.imported and name == "responses" else kind_of(name)
 
 
 def _memory_mb(plan: Plan, settings: Settings, running: dict) -> int:
@@ -259,7 +268,7 @@ def finished(member: Member) -> bool:
         manifest, stamp = part / outputs.MANIFEST, part / "fingerprint"
         if not manifest.is_file() or not stamp.is_file():
             return False
-        upstream = [digests[source] for source in _ROOMS[name][2] if source in digests]
+        upstream = [digests[source] for source in given_to(name, member.jobs).values()]
         if stamp.read_text("ascii") != fingerprint(member.jobs[name], member.files[name], upstream):
             return False
         digests[name] = outputs.sha256(manifest)

@@ -66,7 +66,20 @@ def choices(rng, steps=("drift and noise", "noise components", "response functio
     return table
 
 
+def attributes_of(n, rng, n_stimuli=30):
+    true = rng.normal(size=(n_stimuli, n))
+    predicted = 0.3 * true + 0.1 * rng.normal(size=true.shape)
+    names = [f"attribute_{k}_c_gender_eyeglasses" for k in range(n)]
+    return figures.attribute_scatter(true, predicted, names, [0.123] * n, [1 / 10_001] * n)
+
+
 ALL = {
+    "one attribute": lambda rng: attributes_of(1, rng),
+    "attributes": lambda rng: attributes_of(15, rng),
+    "many attributes": lambda rng: attributes_of(41, rng),
+    "constant attribute": lambda rng: figures.attribute_scatter(
+        np.ones((4, 1)), np.zeros((4, 1)), ["age"], [np.nan], [np.nan]
+    ),
     "one pair": lambda rng: grid(1, rng),
     "pairs": lambda rng: grid(13, rng),
     "many pairs": lambda rng: grid(70, rng),
@@ -184,6 +197,34 @@ def test_more_pairs_than_fit_are_said_not_hidden(rng):
     assert len(figure.axes[0].get_images()) == 120
     assert "The first 60 of 70 test stimuli" in texts(figure)
     assert not any("first" in t for t in texts(grid(60, rng)))
+
+
+def test_each_attribute_has_its_points_its_line_and_its_numbers(rng):
+    true = rng.normal(size=(9, 2))
+    predicted = np.stack([2 * true[:, 0] + 1, -true[:, 1]], axis=1)
+    figure = figures.attribute_scatter(true, predicted, ["age", "pose"], [1, -1], [0.001, 1])
+    for k, (axes, slope) in enumerate(zip(figure.axes, (2, -1), strict=True)):
+        points, line = axes.get_lines()
+        np.testing.assert_array_equal(points.get_xydata(), np.stack([true, predicted])[..., k].T)
+        (x0, y0), (x1, y1) = line.get_xydata()
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(slope)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["age\nr = 1.00, p = 0.001", "pose\nr = \u22121.00, p = 1"]
+
+
+def test_an_attribute_without_a_correlation_says_so(rng):
+    figure = ALL["constant attribute"](rng)
+    assert figure.axes[0].get_title(loc="left") == "age\nr n/a"
+
+
+def test_more_attributes_than_fit_are_said_not_hidden(rng):
+    assert "The first 28 of 41 attributes" in texts(attributes_of(41, rng))
+    assert not any("first" in text for text in texts(attributes_of(28, rng)))
+
+
+def test_scores_of_attributes_that_do_not_pair_are_refused(rng):
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(3, 2\) of 1 attributes"):
+        figures.attribute_scatter(np.ones((3, 2)), np.ones((3, 2)), ["age"], [1], [1])
 
 
 def test_images_that_do_not_pair_are_refused(rng):

@@ -20,7 +20,7 @@ from test_formats_references import (
 )
 
 from hyper_bids.errors import InputError
-from hyper_bids.generators import checkpoints, formats, weightfile
+from hyper_bids.generators import formats, saving, weightfile
 
 
 def said(path):
@@ -35,7 +35,7 @@ def said(path):
 @pytest.fixture
 def own(rng, tmp_path):
     arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in TINY.shapes().items()}
-    checkpoints.save_pggan(tmp_path / "own", arrays, "tiny", "none")
+    saving.save_network(tmp_path / "own", "pggan", arrays, "tiny", "none")
     return tmp_path / "own"
 
 

@@ -27,7 +27,7 @@ from test_formats_references import (
 )
 
 from hyper_bids.errors import InputError
-from hyper_bids.generators import checkpoints, formats, pggan
+from hyper_bids.generators import checkpoints, formats, pggan, saving
 
 KINDS = (
     "karras",
@@ -149,7 +149,7 @@ def test_what_was_read_is_saved_and_loaded_as_the_same_image(foreign, latents, t
     state, about = formats.read_pggan(foreign[2](foreign[0]))
     if about["dense_biases"] > 1:
         pytest.skip("the project's layout has one bias for each channel")
-    checkpoints.save_pggan(tmp_path / "own", state, "tiny", about["licence"])
+    saving.save_network(tmp_path / "own", "pggan", state, "tiny", about["licence"])
     images = checkpoints.load(tmp_path / "own").generate(latents.numpy())
     expected = np.clip((foreign[1](latents).numpy() + 1) / 2, 0, 1).transpose(0, 2, 3, 1)
     np.testing.assert_allclose(images, expected, atol=1e-4)

@@ -62,7 +62,7 @@ def write_scores(output_dir, label, found, task="faces", simulated=False, absent
     table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     table["n"] = table["n"].astype("Int64")
     fragment.table("summary_metrics", table, SUMMARY_COLUMNS)
-    with fragment.file("null_metrics", "Nulls.", Scores=[list(key) for key in found]) as path:
+    with fragment.file("null_metrics", "Nulls.", Scores=[["hyper", *key] for key in found]) as path:
         nulls = [scores["null"] for scores in found.values()]
         np.save(path, np.stack(nulls).astype(np.float32))
     fragment.close()

@@ -427,7 +427,7 @@ def test_images_that_are_not_rgb_in_0_to_1_are_refused(small, tmp_path, images, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the file is empty"),
+        (b"", "an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "an HTML page"),
         (b"<?xml version='1.0'?><Error/>", "an XML page"),

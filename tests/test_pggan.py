@@ -10,7 +10,7 @@ import pytest
 from scipy.signal import correlate2d
 
 from hyper_bids.errors import InputError
-from hyper_bids.generators import checkpoints, pggan, weightfile
+from hyper_bids.generators import checkpoints, pggan, saving, weightfile
 
 TINY = pggan.Architecture(resolution=64, n_latents=24, fmap_base=512, fmap_max=16)
 
@@ -259,7 +259,7 @@ def test_the_last_layer_is_linear_and_not_bounded(state, rng):
 
 def test_the_image_is_half_of_the_output_plus_one_clipped_to_0_and_1(state, rng, tmp_path):
     latents = rng.standard_normal((2, TINY.n_latents)).astype(np.float32)
-    checkpoints.save_pggan(tmp_path / "tiny.safetensors", state, "tiny", "none")
+    saving.save_network(tmp_path / "tiny.safetensors", "pggan", state, "tiny", "none")
     images = checkpoints.load(tmp_path / "tiny.safetensors").generate(latents)
     output = run(state, latents).transpose(0, 2, 3, 1)
     assert images.dtype == np.float32
@@ -269,7 +269,7 @@ def test_the_image_is_half_of_the_output_plus_one_clipped_to_0_and_1(state, rng,
 
 
 def test_the_given_latents_are_left_as_they_are(state, rng, tmp_path):
-    checkpoints.save_pggan(tmp_path / "tiny.safetensors", state, "tiny", "none")
+    saving.save_network(tmp_path / "tiny.safetensors", "pggan", state, "tiny", "none")
     latents = rng.standard_normal((2, TINY.n_latents)).astype(np.float32)
     before = latents.copy()
     generator = checkpoints.load(tmp_path / "tiny.safetensors")
@@ -279,7 +279,7 @@ def test_the_given_latents_are_left_as_they_are(state, rng, tmp_path):
 
 
 def test_the_same_latent_gives_the_same_image_in_any_batch(state, rng, tmp_path):
-    checkpoints.save_pggan(tmp_path / "tiny.safetensors", state, "tiny", "none")
+    saving.save_network(tmp_path / "tiny.safetensors", "pggan", state, "tiny", "none")
     generator = checkpoints.load(tmp_path / "tiny.safetensors")
     latents = rng.standard_normal((9, TINY.n_latents)).astype(np.float32)
     together = generator.generate(latents)
@@ -293,7 +293,7 @@ def test_a_saved_model_says_what_it_is_at_each_resolution(resolution, rng, tmp_p
     small = pggan.Architecture(resolution, n_latents=8, fmap_base=1024, fmap_max=4)
     arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in small.shapes().items()}
     assert pggan.architecture_of({k: a.shape for k, a in arrays.items()}).shapes() == small.shapes()
-    checkpoints.save_pggan(tmp_path / "m.safetensors", arrays, "small faces", "CC0")
+    saving.save_network(tmp_path / "m.safetensors", "pggan", arrays, "small faces", "CC0")
     generator = checkpoints.load(tmp_path / "m.safetensors")
     assert (generator.name, generator.n_latents, generator.normalises) == ("small faces", 8, True)
     assert generator.image_shape == (resolution, resolution, 3)
@@ -303,7 +303,7 @@ def test_a_saved_model_says_what_it_is_at_each_resolution(resolution, rng, tmp_p
 
 def test_saving_twice_gives_the_same_bytes_and_loading_the_same_image(state, rng, tmp_path):
     for name in ("a", "b"):
-        checkpoints.save_pggan(tmp_path / name, state, "tiny", "none")
+        saving.save_network(tmp_path / name, "pggan", state, "tiny", "none")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     latents = rng.standard_normal((2, TINY.n_latents)).astype(np.float32)
     direct = np.clip((run(state, latents) + 1) / 2, 0, 1).transpose(0, 2, 3, 1)
@@ -320,7 +320,7 @@ def test_a_file_that_the_safetensors_library_wrote_is_read_the_same(state, rng, 
     metadata = {"format": "hyper_bids", "model": "pggan", "name": "tiny", **sizes}
     tensors = {k: from_numpy(v) for k, v in state.items()}
     save_file(tensors, tmp_path / "theirs.safetensors", metadata)
-    checkpoints.save_pggan(tmp_path / "ours.safetensors", tensors, "tiny", "none")
+    saving.save_network(tmp_path / "ours.safetensors", "pggan", tensors, "tiny", "none")
     latents = rng.standard_normal((1, TINY.n_latents))
     theirs, ours = (checkpoints.load(tmp_path / f"{n}.safetensors") for n in ("theirs", "ours"))
     np.testing.assert_array_equal(theirs.generate(latents), ours.generate(latents))
@@ -330,26 +330,26 @@ def test_every_single_missing_array_is_named(state, tmp_path):
     for key in state:
         rest = {k: v for k, v in state.items() if k != key}
         with pytest.raises(InputError, match=key.replace(".", r"\.")):
-            checkpoints.save_pggan(tmp_path / "x.safetensors", rest, "x", "none")
+            saving.save_network(tmp_path / "x.safetensors", "pggan", rest, "x", "none")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_array_too_many_is_named(state, tmp_path):
     extra = {**state, "rgb8.weight": np.zeros((3, 16, 1, 1), np.float32)}
     with pytest.raises(InputError, match=r"Unknown: rgb8\.weight"):
-        checkpoints.save_pggan(tmp_path / "x.safetensors", extra, "x", "none")
+        saving.save_network(tmp_path / "x.safetensors", "pggan", extra, "x", "none")
 
 
 def test_a_wrong_shape_is_told_with_both_shapes(state, tmp_path):
     state["block16.conv1.weight"] = state["block16.conv1.weight"][:, :, :1]
     with pytest.raises(InputError, match=r"block16\.conv1\.weight.*16, 16, 1, 3.*16, 16, 3, 3"):
-        checkpoints.save_pggan(tmp_path / "x.safetensors", state, "x", "none")
+        saving.save_network(tmp_path / "x.safetensors", "pggan", state, "x", "none")
 
 
 def test_weights_that_are_not_finite_are_not_written(state, tmp_path):
     state["rgb.bias"][1] = np.nan
     with pytest.raises(InputError, match=r"rgb\.bias .*not finite"):
-        checkpoints.save_pggan(tmp_path / "x.safetensors", state, "x", "none")
+        saving.save_network(tmp_path / "x.safetensors", "pggan", state, "x", "none")
     assert not list(tmp_path.iterdir())
 
 
@@ -359,7 +359,7 @@ def test_half_precision_is_kept_and_bfloat16_becomes_single(state, tmp_path):
     tensors = {k: torch.from_numpy(v).bfloat16() for k, v in state.items()}
     half = {k: v.astype(np.float16) for k, v in state.items()}
     for name, given, kind in (("b", tensors, "F32"), ("h", half, "F16")):
-        checkpoints.save_pggan(tmp_path / name, given, name, "none")
+        saving.save_network(tmp_path / name, "pggan", given, name, "none")
         assert set(weightfile.read_header(tmp_path / name).types.values()) == {kind}
         assert checkpoints.load(tmp_path / name).name == name
 
@@ -367,7 +367,7 @@ def test_half_precision_is_kept_and_bfloat16_becomes_single(state, tmp_path):
 def test_a_network_that_ends_below_64_pixels_is_refused(state, tmp_path):
     small = {k: v for k, v in state.items() if not k.startswith("block64")}
     with pytest.raises(InputError, match="resolution = 32"):
-        checkpoints.save_pggan(tmp_path / "x.safetensors", small, "x", "none")
+        saving.save_network(tmp_path / "x.safetensors", "pggan", small, "x", "none")
 
 
 def test_the_gpu_gives_the_same_images_as_the_processor(state, rng, tmp_path):
@@ -375,7 +375,7 @@ def test_the_gpu_gives_the_same_images_as_the_processor(state, rng, tmp_path):
 
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    checkpoints.save_pggan(tmp_path / "tiny.safetensors", state, "tiny", "none")
+    saving.save_network(tmp_path / "tiny.safetensors", "pggan", state, "tiny", "none")
     latents = rng.standard_normal((4, TINY.n_latents))
     cpu, gpu = (checkpoints.load(tmp_path / "tiny.safetensors", d) for d in ("cpu", "cuda"))
     np.testing.assert_allclose(gpu.generate(latents), cpu.generate(latents), atol=1e-5)

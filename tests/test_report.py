@@ -24,6 +24,14 @@ NAMES = {
     ("two_way_identification", "images, SSIM"): "Two-way identification (images, SSIM)",
     ("one_of_n_identification", "latents"): "One-of-n identification (latents)",
     ("structural_similarity", "reference"): "Structural similarity (as in the paper's code)",
+    ("feature_similarity", "code, EfficientNet-Lite0"): "Feature similarity (squared distance, as "
+    "in the paper's code; EfficientNet-Lite0)",
+    ("feature_similarity", "printed, VGG16 fc7"): "Feature similarity (distance, as in the paper's "
+    "text; VGG16 fc7)",
+    ("two_way_identification", "features, VGGFace"): "Two-way identification (features, VGGFace)",
+    ("attribute_correlation", "age"): "Attribute correlation (age)",
+    ("attribute_correlation", "age_c_gender_eyeglasses"): "Attribute correlation (age, free of "
+    "gender and eyeglasses)",
 }
 WITH_CHANCE = ("two_way_identification", "one_of_n_identification")
 HOSTILE = "<script>alert('x')</script> & \"more\" <b>bold"
@@ -244,7 +252,7 @@ def test_a_control_that_no_one_knew_of_has_a_column(tmp_path, rng):
 
 
 def test_a_score_without_a_value_is_called_not_computed_and_has_no_row_or_number(tmp_path, rng):
-    table = participant_scores(rng)
+    table = participant_scores(rng, [key for key in NAMES if "feature" not in " ".join(key)])
     lost = {"method": "hyper", "metric": "feature_similarity", "variant": "code", "n": 36}
     table = pd.concat([table, pd.DataFrame([lost | {"control": "mismatched", "value": 0.98765}])])
     for level, tables in (("participant", {"scores": table}), ("group", as_group(table))):
@@ -629,6 +637,8 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
         ("images__generator", "none", "No image model was used", {}),
         ("images__generator", "demo", "the image model demo", {}),
         ("images__latent_norm", "none", None, {}),
+        ("images__precision", "bf16", "computed in bfloat16", {}),
+        ("images__precision", "auto", "bfloat16 where the machine computes in it itself", {}),
         ("scores__n_permutations", 555, "555 random pairings", {}),
     ],
 )
@@ -735,6 +745,30 @@ def test_the_methods_tell_the_facts_that_they_are_given_and_no_others():
         assert words in one
 
 
+@pytest.mark.parametrize("network", ["VGGFace2 X: the paper's", "dlib Y: a stand-in", "Z: mine"])
+def test_the_methods_name_each_feature_network_by_its_full_name(network):
+    plain = methods_text(settings_of(), {})
+    assert "features" not in plain
+    one = methods_text(settings_of(), {"networks": [network]})
+    assert f"by the features of a network: {network}" in one
+    two = methods_text(settings_of(), {"networks": [network, "a second"]})
+    assert re.search(rf"by the features of these networks: {network}( \(.*?\))?; a second\.", two)
+
+
+@pytest.mark.parametrize(
+    ("source", "scores", "words"),
+    [
+        ("boundaries", "raw", "boundaries of InterFaceGAN (Shen et al., 2020) of the latents as"),
+        ("labels", "raw", "fitted to labels of the training stimuli"),
+        ("labels", "normalised", "of latents brought to the length of the root of their number"),
+    ],
+)
+def test_the_methods_tell_where_attributes_came_from(source, scores, words):
+    text = methods_text(settings_of(scores__attribute_scores=scores), {"attributes": source})
+    assert words in text
+    assert "ttributes" not in methods_text(settings_of(scores__attribute_scores=scores), {})
+
+
 def citations(text: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """Return first author and year of what the text cites, and of what it lists."""
     body, listed = text.split("## References")
@@ -757,10 +791,16 @@ COMBINATIONS = [
     {"images__generator": "none", "betas__confounds": ["none"]},
 ]
 # Without a model that was chosen, and with one.
-FACTS = [{}, {"model": MODEL}]
+NETWORKS = [
+    "VGGFace2 ResNet50, pool5: the paper's",
+    "VGG16 (ImageNet), fc7: a stand-in",
+    "EfficientNet-Lite0 (ImageNet), pooled head: a stand-in",
+    "dlib face ResNet v1, descriptor: a stand-in",
+]
+FACTS = [{}, {"model": MODEL}, {"networks": NETWORKS, "attributes": "boundaries"}]
 
 
-@pytest.mark.parametrize("facts", FACTS, ids=["any model", "a chosen model"])
+@pytest.mark.parametrize("facts", FACTS, ids=["any model", "a chosen model", "networks"])
 @pytest.mark.parametrize("changes", COMBINATIONS)
 def test_what_the_methods_cite_is_in_their_list_and_nothing_else_is(changes, facts):
     text = methods_text(settings_of(**changes), facts)

@@ -26,7 +26,7 @@ def plain_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
     monkeypatch.setattr(resources, "_CPU_LIMIT", tmp_path / "absent" / "cpu.max")
-    monkeypatch.setattr(resources, "_MEMORY_LIMITS", (tmp_path / "absent" / "memory.max",))
+    monkeypatch.setattr(resources, "MEMORY_LIMITS", (tmp_path / "absent" / "memory.max",))
     for name in (*LIBRARIES, "NIPYPE_CONFIG_DIR", "NIPYPE_NO_ET", "NO_ET"):
         # Set first, so that what a test leaves in the environment is taken back.
         monkeypatch.setenv(name, "")
@@ -174,13 +174,13 @@ def test_memory_is_what_is_free_or_what_the_container_allows(
     for k, text in enumerate(texts):
         paths.append(tmp_path / f"memory{k}")
         paths[-1].write_text(text)
-    monkeypatch.setattr(resources, "_MEMORY_LIMITS", (*paths, tmp_path / "absent"))
+    monkeypatch.setattr(resources, "MEMORY_LIMITS", (*paths, tmp_path / "absent"))
     assert resources.available_memory_gb(None) == pytest.approx(expected, rel=1e-12)
 
 
 def test_memory_that_the_user_says_holds(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text(f"{GIB}\n")
-    monkeypatch.setattr(resources, "_MEMORY_LIMITS", (tmp_path / "memory.max",))
+    monkeypatch.setattr(resources, "MEMORY_LIMITS", (tmp_path / "memory.max",))
     assert resources.available_memory_gb(3072) == 3.0
     assert resources.available_memory_gb(500) == pytest.approx(500 / 1024)
 

@@ -10,7 +10,7 @@ from bids_tree import edit_tsv, write_json, write_latents, write_tsv
 
 from hyper_bids.bids.events import TRIAL_COLUMNS, Trials, read_events, trial_tables
 from hyper_bids.bids.inputs import Run
-from hyper_bids.bids.stimuli import load_latents, read_stimuli
+from hyper_bids.bids.stimuli import labels_of, load_latents, read_stimuli
 from hyper_bids.bids.tables import read_table
 from hyper_bids.config import InputSettings
 from hyper_bids.errors import InputError
@@ -175,6 +175,25 @@ def test_stimuli_have_the_rows_of_the_table_and_the_content_of_its_json(root):
     assert stimuli.table["line"].tolist() == [2, 3, 4, 5, 6]
     assert stimuli.meta == {"LatentSpace": "gaussian", "LatentDimension": N_LATENTS}
     assert stimuli.path == root / "stimuli" / "latents.tsv"
+
+
+def test_further_columns_are_labels_of_the_stimuli_that_trials_show(root):
+    def label(table):
+        for k, row in enumerate(table):
+            row.update(age=str(20 + k), gender="n/a" if k == 3 else "female")
+        table[2].update(stim_id="n/a", gender="")
+
+    edit_tsv(root / "stimuli" / "latents.tsv", label)
+    stimuli = read_stimuli(root)
+    assert list(stimuli.labels) == ["age", "gender"]
+    assert labels_of(stimuli, ["e", "c.png", "d", "e"]) == {
+        "age": ["24", "22", "23", "24"],
+        "gender": ["female", "n/a", "n/a", "female"],
+    }
+
+
+def test_without_further_columns_there_are_no_labels(root):
+    assert labels_of(read_stimuli(root), ["a", "b"]) == {}
 
 
 @pytest.mark.parametrize("key", ["stim_id", "stim_file"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hyper_bids.errors import InputError
-from hyper_bids.generators import checkpoints, protocol, vaegan, weightfile
+from hyper_bids.generators import checkpoints, protocol, vaegan, vaegan_tensorflow, weightfile
 from hyper_bids.generators.formats import tf_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +185,7 @@ def load(arrays, architecture=SMALL):
 
 @pytest.fixture
 def model(variables):
-    return load(vaegan.from_tensorflow(variables))
+    return load(vaegan_tensorflow.from_tensorflow(variables))
 
 
 # What TensorFlow computes
@@ -225,20 +225,20 @@ def test_a_training_checkpoint_gives_the_same_model_from_either_kind_of_file(
 
     everything = dict(sorted({**variables, **others(variables)}.items()))
     everything = {name: np.asarray(array, np.float32) for name, array in everything.items()}
-    expected = vaegan.from_tensorflow(variables)
+    expected = vaegan_tensorflow.from_tensorflow(variables)
     for write in (write_bundle, write_v1):
         path = write(tmp_path / write.__name__, everything)
-        read = tf_bundle.read_bundle(path, vaegan.is_used)
+        read = tf_bundle.read_bundle(path, vaegan_tensorflow.is_used)
         log_sigma = [name for name in variables if "log_sigma" in name]
         assert set(read) == set(variables) - set(log_sigma)
-        state = vaegan.from_tensorflow(read)
+        state = vaegan_tensorflow.from_tensorflow(read)
         for key, array in expected.items():
             np.testing.assert_array_equal(state[key], array)
 
 
 def test_all_that_a_training_checkpoint_has_is_used_or_known(variables):
-    state = vaegan.from_tensorflow({**variables, **others(variables)})
-    expected = vaegan.from_tensorflow(variables)
+    state = vaegan_tensorflow.from_tensorflow({**variables, **others(variables)})
+    expected = vaegan_tensorflow.from_tensorflow(variables)
     assert set(state) == set(expected) == set(SMALL.shapes())
     for key, array in expected.items():
         np.testing.assert_array_equal(state[key], array)
@@ -258,7 +258,10 @@ def test_moving_averages_under_the_names_of_older_versions_are_known(mean, varia
         ): a
         for name, a in variables.items()
     }
-    state, expected = vaegan.from_tensorflow(renamed), vaegan.from_tensorflow(variables)
+    state, expected = (
+        vaegan_tensorflow.from_tensorflow(renamed),
+        vaegan_tensorflow.from_tensorflow(variables),
+    )
     for key, array in expected.items():
         np.testing.assert_array_equal(state[key], array)
 
@@ -312,7 +315,7 @@ def test_an_image_does_not_depend_on_its_batch(model, rng):
 def test_an_image_without_a_value_above_zero_is_black(variables):
     variables["generator/layer5/bn/gamma"][:] = 0
     variables["generator/layer5/bn/beta"][:] = -1
-    model = load(vaegan.from_tensorflow(variables))
+    model = load(vaegan_tensorflow.from_tensorflow(variables))
     np.testing.assert_array_equal(model.generate(np.ones((1, 7))), 0)
 
 
@@ -339,7 +342,7 @@ def test_sizes_that_no_network_has_are_refused(sizes):
 def test_a_converted_model_is_the_same_after_it_is_written_and_read(
     model, variables, tmp_path, rng
 ):
-    state = vaegan.from_tensorflow(variables)
+    state = vaegan_tensorflow.from_tensorflow(variables)
     path = tmp_path / "small.safetensors"
     weightfile.write(path, state, {"format": "hyper_bids", "model": "vaegan"})
     header = weightfile.read_header(path)
@@ -371,11 +374,11 @@ def test_every_missing_or_misshapen_variable_is_named(name, variables):
     plain = re.sub(r"/bn/.*/Squeeze_1/.*", "/bn/variance", plain)
     array = variables.pop(name)
     with pytest.raises(InputError) as caught:
-        vaegan.from_tensorflow(variables)
+        vaegan_tensorflow.from_tensorflow(variables)
     assert f"Missing: {plain}" in str(caught.value)
     wrong = np.concatenate([array, array[:1]], axis=0)
     with pytest.raises(InputError) as caught:
-        vaegan.from_tensorflow({**variables, name: wrong})
+        vaegan_tensorflow.from_tensorflow({**variables, name: wrong})
     told = str(caught.value)
     assert name in told
     assert str(wrong.shape) in told
@@ -385,30 +388,30 @@ def test_every_missing_or_misshapen_variable_is_named(name, variables):
 def test_a_part_of_the_networks_that_is_not_known_is_refused(variables):
     for name in ("encoder/layer6/conv2d/W", "generator/fc2/b", "generator/layer1/conv2d/W"):
         with pytest.raises(InputError, match=f"Unknown: {name}"):
-            vaegan.from_tensorflow({**variables, name: np.zeros(2)})
+            vaegan_tensorflow.from_tensorflow({**variables, name: np.zeros(2)})
 
 
 def test_two_moving_averages_of_one_layer_are_refused(variables):
     name = "encoder/layer1/bn/encoder_1/layer1/bn/moments/Squeeze/ExponentialMovingAverage"
     with pytest.raises(InputError, match="the same moving average"):
-        vaegan.from_tensorflow({**variables, name: np.zeros(3, np.float32)})
+        vaegan_tensorflow.from_tensorflow({**variables, name: np.zeros(3, np.float32)})
 
 
 def test_a_value_that_is_not_finite_is_refused(variables):
     variables["generator/fc/W"][2, 3] = np.nan
     with pytest.raises(InputError, match="generator/fc/W holds a value that is not finite"):
-        vaegan.from_tensorflow(variables)
+        vaegan_tensorflow.from_tensorflow(variables)
 
 
 def test_variables_of_something_else_are_refused():
     for arrays in ({}, {"conv1/W": np.zeros((3, 3))}, {"encoder/fc/W": np.zeros(())}):
         with pytest.raises(InputError, match="not the variables of a VAE-GAN"):
-            vaegan.from_tensorflow(arrays)
+            vaegan_tensorflow.from_tensorflow(arrays)
     scalars = dict.fromkeys(
         ("encoder/layer1/conv2d/W", "encoder/fc/W", "encoder/variational/mu/W"), np.zeros(())
     )
     with pytest.raises(InputError, match="not the variables of a VAE-GAN"):
-        vaegan.from_tensorflow(scalars)
+        vaegan_tensorflow.from_tensorflow(scalars)
 
 
 def test_no_import_loads_torch():
@@ -440,7 +443,7 @@ def test_a_checkpoint_given_as_image_model_decodes_and_encodes(variables, model,
 def test_a_weight_file_of_the_project_decodes_and_encodes(variables, model, rng, tmp_path):
     sizes = {key: str(value) for key, value in dataclasses.asdict(SMALL).items()}
     path = tmp_path / "small.safetensors"
-    state = vaegan.from_tensorflow(variables)
+    state = vaegan_tensorflow.from_tensorflow(variables)
     weightfile.write(path, state, {"format": "hyper_bids", "model": "vaegan", **sizes})
     loaded = checkpoints.load(path)
     latents = rng.standard_normal((2, loaded.n_latents))

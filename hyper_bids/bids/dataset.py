@@ -10,6 +10,7 @@ from hyper_bids.bids.tables import close, read_json
 from hyper_bids.errors import InputError, UsageError, listing
 
 SIMULATION = "hyper_bids simulate"
+IMPORT = "hyper_bids import"
 DESCRIPTION = "dataset_description.json"
 
 # The dashes that word processors put where a hyphen was typed.
@@ -45,8 +46,17 @@ def read_description(bids_dir: Path | str) -> dict:
 
 def is_simulated(description: dict) -> bool:
     """Say whether ``hyper_bids simulate`` wrote the dataset with this description."""
+    return _is_made_by(SIMULATION, description)
+
+
+def is_import(description: dict) -> bool:
+    """Say whether the dataset with this description holds imported responses, and no BOLD."""
+    return _is_made_by(IMPORT, description)
+
+
+def _is_made_by(program: str, description: dict) -> bool:
     programs = description.get("GeneratedBy") or []
-    return any(isinstance(p, dict) and p.get("Name") == SIMULATION for p in programs)
+    return any(isinstance(p, dict) and p.get("Name") == program for p in programs)
 
 
 def participants(bids_dir: Path | str) -> list[str]:

@@ -117,7 +117,7 @@ def trial_tables(runs: Sequence[Run], stimuli: Stimuli, settings: InputSettings)
     n_left = int((rows["names_stimulus"] & ~is_trial).sum())
     if n_left:
         LOG.info("%d events show a stimulus, but neither train nor test: nuisance.", n_left)
-    trials = _with_stimuli(rows[is_trial].reset_index(drop=True), stimuli)
+    trials = with_stimuli(rows[is_trial].reset_index(drop=True), stimuli)
     _check_start(trials)
     if trials.empty:
         raise InputError(
@@ -168,7 +168,7 @@ def _check_start(trials: pd.DataFrame) -> None:
         )
 
 
-def _with_stimuli(trials: pd.DataFrame, stimuli: Stimuli) -> pd.DataFrame:
+def with_stimuli(trials: pd.DataFrame, stimuli: Stimuli) -> pd.DataFrame:
     """Add what the table of stimuli says: stim_id wins over stim_file."""
     table = stimuli.table
     by_id = {name: i for i, name in enumerate(table["stim_id"]) if name != "n/a"}

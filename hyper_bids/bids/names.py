@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import PurePosixPath
 
 ENTITIES = ("subject", "session", "task", "acquisition", "direction", "run", "space", "res", "desc")
+# Stands before the label of desc, as in desc-eigenfacePredicted; not an entity of its own.
+METHOD = "method"
 
 
 @cache
@@ -27,7 +29,8 @@ def output_path(key: str, entities: dict[str, str]) -> PurePosixPath:
         Name of the output in ``outputs.json``, such as ``"betas"``.
     entities : dict
         ``subject`` and any of ``session``, ``task``, ``run``, ``space``, ``res`` and ``desc`` to
-        labels; what is not there is left out of the name. ``desc`` names the decoder.
+        labels; what is not there is left out of the name. ``desc`` names the decoder. ``method``
+        stands before the label of ``desc``: ``desc-eigenfacePredicted``.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def page_path(participant: str) -> PurePosixPath:
 
 def _fill(pattern: str, entities: dict[str, str]) -> str:
     for name, label in entities.items():
-        if name not in ENTITIES:
+        if name not in (*ENTITIES, METHOD):
             raise ValueError(f"entity {name!r} is unknown; known are {', '.join(ENTITIES)}")
         if not re.fullmatch(r"[0-9A-Za-z+]+", str(label)):
             raise ValueError(f"entity {name!r}: {label!r} is no BIDS label (letters and digits)")
@@ -75,4 +78,13 @@ def _fill(pattern: str, entities: dict[str, str]) -> str:
             raise ValueError(f"entity {name!r} is missing; it is part of every name")
         return str(entities.get(name, default))
 
-    return re.sub(r"\{(\w+)(?:=(\w+))?\}", label, pattern)
+    filled = re.sub(r"\{(\w+)(?:=(\w+))?\}", label, pattern)
+    if METHOD not in entities:
+        return filled
+    found = re.search(r"_desc-([0-9A-Za-z+]+)", filled)
+    return filled.replace(found[0], f"_desc-{of_method(entities[METHOD], found[1])}")
+
+
+def of_method(method: str, label: str) -> str:
+    """Return the label of ``desc`` of a method's own output: eigenfacePredicted."""
+    return f"{method}{label[0].upper()}{label[1:]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from hyper_bids import __version__
 from hyper_bids.bids.atomic import json_text, write_if_changed
 from hyper_bids.bids.dataset import derivative_roots
-from hyper_bids.bids.names import layout
+from hyper_bids.bids.names import layout, of_method
 from hyper_bids.errors import OutputError, UsageError, listing
 
 NAME = "hyper_bids"
@@ -68,7 +68,7 @@ def write_root(
     bids_dir: str | os.PathLike,
     description_raw: dict,
     derivatives: tuple[str, ...] | list[str] = (),
-    methods: str = "",
+    baselines: tuple[str, ...] = (),
 ) -> int:
     """Write what stands at the root of the derivatives, each file only if its bytes differ.
 
@@ -80,8 +80,8 @@ def write_root(
         ``dataset_description.json`` of the raw dataset.
     derivatives : sequence of str
         ``PATH`` or ``NAME=PATH`` of the preprocessed data that were read.
-    methods : str, optional
-        Markdown that follows in ``logs/CITATION.md``; it must not depend on the participant.
+    baselines : sequence of str
+        Methods whose outputs have the method's name in ``desc``.
 
     Returns
     -------
@@ -97,7 +97,12 @@ def write_root(
     _refuse_foreign(output_dir)
     description = dataset_description(output_dir, bids_dir, description_raw, derivatives)
     names = layout()
-    table = "".join(f"desc-{label}\t{text}\n" for label, text in names["descriptions"].items())
+    described = dict(names["descriptions"])
+    for method in baselines:
+        for label in names["by_method"]:
+            text = f"{names['descriptions'][label]}; method {method}"
+            described[of_method(method, label)] = text
+    table = "".join(f"desc-{label}\t{text}\n" for label, text in described.items())
     sidecar = {
         "desc_id": {"Description": "Label of the desc entity in file names"},
         "description": {"Description": "What files with this label hold"},
@@ -112,7 +117,7 @@ def write_root(
         "descriptions.tsv": "desc_id\tdescription\n" + table,
         "descriptions.json": json_text(sidecar),
         ".bidsignore": "".join(f"{pattern}\n" for pattern in names["bidsignore"]),
-        "logs/CITATION.md": citation + (f"\n{methods.strip()}\n" if methods else ""),
+        "logs/CITATION.md": citation,
     }
     return sum(write_if_changed(output_dir / name, text) for name, text in files.items())
 

@@ -15,6 +15,8 @@ from hyper_bids.bids.tables import LINE, MISSING, absent, read_json, read_table
 from hyper_bids.errors import InputError, listing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from hyper_bids.bids.events import Trials
@@ -23,6 +25,8 @@ LATENTS = "latents.tsv"
 BEP044 = "stimuli.tsv"
 DEFAULT_FILE = "latents.npy"
 NO_ROW = -1
+# Columns of the table that have a meaning; others are labels.
+KNOWN = ("stim_id", "stim_file", "latent_row", "latent_file")
 
 _IMAGE = re.compile(r"(stim-[^_.]+)(_.*)?\.(png|jpe?g|bmp|gif|tiff?|webp)", re.IGNORECASE)
 
@@ -33,12 +37,14 @@ class Stimuli:
 
     ``table`` has a row a stimulus: stim_id, stim_file, latent_file (str, n/a where unknown),
     latent_row (int, from 0; -1 where unknown) and line (of the table's file). ``meta`` is
-    ``latents.json``; ``folder`` is ``stimuli/``; ``source`` is the name of the table's file.
+    ``latents.json``; ``folder`` is ``stimuli/``; ``labels`` has the table's other columns, as text;
+    ``source`` is the name of the table's file.
     """
 
     table: pd.DataFrame
     meta: dict
     folder: Path
+    labels: pd.DataFrame
     source: str = LATENTS
 
     @property
@@ -79,9 +85,34 @@ def read_stimuli(bids_dir: Path | str) -> Stimuli:
     _check_rows(path, table)
     sidecars = [folder / name for name in ("latents.json", f"{path.stem}.json")]
     meta = next((read_json(file) for file in sidecars if _is_there(file)), {})
-    return Stimuli(
-        table[["stim_id", "stim_file", "latent_row", "latent_file", LINE]], meta, folder, source
-    )
+    known = [*KNOWN, LINE]
+    return Stimuli(table[known], meta, folder, table.drop(columns=known), source)
+
+
+def labels_of(stimuli: Stimuli, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return what the further columns of the table say of stimuli.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+    names : sequence of str
+        ``stim_id`` of trials, as :func:`hyper_bids.bids.events.trial_tables` gives it: the image
+        of stimuli without a name.
+
+    Returns
+    -------
+    dict
+        Column to an entry for each name, n/a where the table has none.
+    """
+    table = stimuli.table
+    of_file = {file: row for row, file in enumerate(table["stim_file"])}
+    of_name = {name: row for row, name in enumerate(table["stim_id"]) if name != "n/a"}
+    row_of = {**of_file, **of_name}
+    rows = [row_of[name] for name in names]
+    return {
+        str(column): [text or "n/a" for text in stimuli.labels[column].iloc[rows]]
+        for column in stimuli.labels
+    }
 
 
 def load_latents(stimuli: Stimuli, trials: Trials) -> np.ndarray:

@@ -88,7 +88,6 @@ def fit_dense(
     weights: parameters, gradients, two moments, and the result.
     """
     import torch
-    from tqdm import tqdm
 
     chosen = DenseOptions(**options)
     betas, latents = check_training(betas, latents)
@@ -97,6 +96,18 @@ def fit_dense(
     start = rng.uniform(-INITIAL_RANGE, INITIAL_RANGE, (Y.shape[1], X.shape[1]))
     weight = torch.tensor(start, dtype=torch.float32, device=chosen.device, requires_grad=True)
     bias = torch.zeros(Y.shape[1], device=chosen.device, requires_grad=True)
+    loss = _train(X, Y, weight, bias, rng, chosen)
+    report = {"loss": loss, "n_trials": len(betas), **asdict(chosen)}
+    del report["progress"]
+    weights = np.ascontiguousarray(weight.detach().cpu().numpy().T)
+    return Decoder("dense", weights, bias.detach().cpu().numpy(), report)
+
+
+def _train(X, Y, weight, bias, rng: np.random.Generator, chosen: DenseOptions) -> list[float]:
+    """Train weight and bias in place; return the mean loss of each epoch."""
+    import torch
+    from tqdm import tqdm
+
     adam = torch.optim.Adam(
         [weight, bias],
         lr=chosen.learning_rate,
@@ -108,7 +119,7 @@ def fit_dense(
     loss = []
     epochs = tqdm(range(chosen.epochs), desc="decoder", unit="epoch", disable=not chosen.progress)
     for epoch in epochs:
-        order = rng.permutation(len(betas))
+        order = rng.permutation(len(X))
         loss.append(_epoch(X, Y, weight, bias, adam, torch.from_numpy(order), chosen.batch_size))
         if not np.isfinite(loss[-1]):
             raise UsageError(
@@ -116,10 +127,7 @@ def fit_dense(
                 f"{chosen.learning_rate:g}, --weight-decay {chosen.weight_decay:g}); use a smaller "
                 f"learning rate."
             )
-    report = {"loss": loss, "n_trials": len(betas), **asdict(chosen)}
-    del report["progress"]
-    weights = np.ascontiguousarray(weight.detach().cpu().numpy().T)
-    return Decoder("dense", weights, bias.detach().cpu().numpy(), report)
+    return loss
 
 
 def _epoch(X, Y, weight, bias, adam, order, batch_size: int) -> float:

@@ -87,6 +87,21 @@ def fit_ridge(
     spectrum = decompose(betas, x_mean)
     alphas = _checked_alphas(alphas, spectrum.mean_eigenvalue)
     projected = spectrum.u.T @ Y
+    chosen, report = _chosen(spectrum, Y, projected, alphas, folds, per_target)
+    weights = spectrum.weights(betas, x_mean, projected / (spectrum.s[:, None] + alphas[chosen]))
+    intercept = y_mean - x_mean @ weights
+    return Decoder("ridge", weights.astype(np.float32), intercept.astype(np.float32), report)
+
+
+def _chosen(
+    spectrum: Spectrum,
+    Y: np.ndarray,
+    projected: np.ndarray,
+    alphas: np.ndarray,
+    folds: np.ndarray | None,
+    per_target: bool,
+) -> tuple[np.ndarray, dict]:
+    """Return the places of the chosen penalties, one or one for each latent, and the report."""
     rest = None if spectrum.complete else Y - spectrum.u @ projected
     if folds is None:
         errors = _loo_errors(spectrum, projected, rest, alphas, per_target)
@@ -96,18 +111,14 @@ def fit_ridge(
     pooled = errors.sum(axis=1)
     cv_r2 = 1 - pooled / total if total > 0 else np.zeros(len(alphas))
     chosen = errors.argmin(axis=0) if per_target else np.array([pooled.argmin()])
-    at_end = _warn_at_end(alphas, chosen)
-    weights = spectrum.weights(betas, x_mean, projected / (spectrum.s[:, None] + alphas[chosen]))
-    report = {
+    return chosen, {
         "alpha": alphas[chosen].tolist() if per_target else float(alphas[chosen[0]]),
         "alphas": alphas.tolist(),
         "cv_r2": cv_r2.tolist(),
         "cv": "leave-one-trial-out" if folds is None else f"{int(folds.max()) + 1} folds",
-        "alpha_at_end": at_end,
-        "n_trials": len(betas),
+        "alpha_at_end": _warn_at_end(alphas, chosen),
+        "n_trials": len(Y),
     }
-    intercept = y_mean - x_mean @ weights
-    return Decoder("ridge", weights.astype(np.float32), intercept.astype(np.float32), report)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,15 +11,17 @@ import numpy as np
 from hyper_bids.figures.style import DARK, WIDTH, new_figure, shortened, styled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MAX_PAIRS = 60
 
 _LEFT = 1.05  # inches, for the names of the rows
-_LINE = 0.16  # inches, of a line of text below a pair
+_LINE = 0.16  # inches, of a line of text below a stimulus' images
+_GAP = 0.16  # inches, between blocks of rows
+_INNER = 0.02  # inches of white around an image
 
 
-@styled
 def reconstruction_grid(
     stimuli: np.ndarray,
     reconstructions: np.ndarray,
@@ -33,55 +35,83 @@ def reconstruction_grid(
     ----------
     stimuli, reconstructions : uint8 array of shape (n, height, width, 3)
         Images that were shown, and their reconstructions in the same order.
-    labels : sequence of str
-        Name of each stimulus, below its pair.
-    captions : sequence of str, optional
-        One more line below each pair, such as its score.
-    columns : int
-        Pairs side by side. Of more than 60 pairs the first 60 are drawn, and the figure says so.
+    labels, captions, columns
+        As for :func:`method_grid`.
 
     Returns
     -------
     Figure
     """
-    if len(stimuli) != len(reconstructions) or not len(stimuli) or stimuli.shape[-1] != 3:
-        raise ValueError(
-            f"stimuli {stimuli.shape} and reconstructions {reconstructions.shape} do not pair"
-        )
-    n = min(len(stimuli), MAX_PAIRS)
+    rows = {"shown": stimuli, "reconstructed": reconstructions}
+    return method_grid(rows, labels, captions, columns)
+
+
+@styled
+def method_grid(
+    rows: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    captions: Sequence[str] | None = None,
+    columns: int = 10,
+) -> Figure:
+    """Draw several images of each stimulus below each other.
+
+    Parameters
+    ----------
+    rows : mapping of str to uint8 array of shape (n, height, width, 3)
+        What the images are, such as shown or the name of a method, to the images; all of one size
+        and in one order.
+    labels : sequence of str
+        Name of each stimulus, below its images.
+    captions : sequence of str, optional
+        One more line below, such as its score.
+    columns : int
+        Stimuli side by side. Of more than 60 the first 60 are drawn, and the figure says so.
+
+    Returns
+    -------
+    Figure
+    """
+    shapes = {images.shape for images in rows.values()}
+    shape = next(iter(shapes))
+    if len(shapes) > 1 or len(shape) != 4 or not shape[0] or shape[3] != 3:
+        told = ", ".join(f"{name} {images.shape}" for name, images in rows.items())
+        raise ValueError(f"images do not go together: {told}")
+    n = min(shape[0], MAX_PAIRS)
     columns = min(columns, n)
-    rows = math.ceil(n / columns)
     tile = min(1.35, (WIDTH - _LEFT - 0.05) / columns)
-    tall = tile * stimuli.shape[1] / stimuli.shape[2]
-    lines = _LINE * (2 if captions is not None else 1) + 0.06
-    above = 0.3 if len(stimuli) > n else 0.05
-    gap = 0.16
-    step = 2 * tall + lines + gap
-    width, height = _LEFT + tile * columns + 0.05, above + step * rows - gap + 0.05
-    figure = new_figure(width, height, layout=None)
+    tall = tile * shape[1] / shape[2]
+    above = 0.3 if shape[0] > n else 0.05
+    text = _LINE * (2 if captions is not None else 1) + 0.06
+    step = len(rows) * tall + text + _GAP
+    n_blocks = math.ceil(n / columns)
+    size = (_LEFT + tile * columns + 0.05, above + step * n_blocks - _GAP + 0.05)
+    figure = new_figure(*size, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    inner = 0.02  # inches of white around an image
     letters = int(tile / 0.066)
     for k in range(n):
-        row, column = divmod(k, columns)
-        x, y = _LEFT + column * tile, above + row * step
-        for top, image in ((y, stimuli[k]), (y + tall, reconstructions[k])):
-            extent = (x + inner, x + tile - inner, top + tall - inner, top + inner)
-            axes.imshow(image, extent=extent, interpolation="antialiased", aspect="auto")
-        text = shortened(str(labels[k]), letters)
-        text += f"\n{shortened(str(captions[k]), letters)}" if captions is not None else ""
-        place = (x + tile / 2, y + 2 * tall + 0.03)
-        axes.text(*place, text, ha="center", va="top", fontsize=8, linespacing=1.2)
-    for row in range(rows):
-        for middle, text in ((0.5, "shown"), (1.5, "reconstructed")):
-            y = above + row * step + middle * tall
-            axes.text(_LEFT - 0.08, y, text, ha="right", va="center", fontsize=9, color=DARK)
-    if len(stimuli) > n:
-        text = f"The first {n} of {len(stimuli)} test stimuli"
-        axes.text(_LEFT + inner, above - 0.08, text, va="bottom", fontsize=10)
-    axes.set(xlim=(0, width), ylim=(height, 0))  # in inches; images change the limits
+        block, column = divmod(k, columns)
+        x, y = _LEFT + column * tile, above + block * step
+        for row, images in enumerate(rows.values()):
+            _tile(axes, images[k], x, y + row * tall, (tile, tall))
+        lines = [shortened(str(of[k]), letters) for of in (labels, captions) if of is not None]
+        place = (x + tile / 2, y + len(rows) * tall + 0.03)
+        axes.text(*place, "\n".join(lines), ha="center", va="top", fontsize=8, linespacing=1.2)
+    for block in range(n_blocks):
+        for row, name in enumerate(rows):
+            y = above + block * step + (row + 0.5) * tall
+            axes.text(_LEFT - 0.08, y, name, ha="right", va="center", fontsize=9, color=DARK)
+    if shape[0] > n:
+        text = f"The first {n} of {shape[0]} test stimuli"
+        axes.text(_LEFT + _INNER, above - 0.08, text, va="bottom", fontsize=10)
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # in inches; images change the limits
     return figure
+
+
+def _tile(axes: Axes, image: np.ndarray, x: float, y: float, size: tuple[float, float]) -> None:
+    """Draw an image with its upper left corner at a place in inches, with white around it."""
+    extent = (x + _INNER, x + size[0] - _INNER, y + size[1] - _INNER, y + _INNER)
+    axes.imshow(image, extent=extent, interpolation="antialiased", aspect="auto")
 
 
 @styled

@@ -23,9 +23,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +32,7 @@ import numpy as np
 
 from hyper_bids.errors import InputError, listing
 from hyper_bids.generators import weightfile
+from hyper_bids.generators.components import Chunks, decompose, rows_of, with_fixed_sign
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -41,9 +41,6 @@ MODEL = "eigenface"
 
 # Components whose standard deviation is a smaller part of the first one's are rounding.
 _FLAT = 1e-6
-# Loadings that differ by less than this part count as equal when a sign is chosen: those of a
-# component that is odd about the middle of the face come in pairs of opposite sign.
-_TIE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +49,7 @@ class Eigenface:
 
     Attributes
     ----------
-    name, n_latents, image_shape, normalises, checksum
+    name, n_latents, image_shape, normalises, checksum, latent_space, frame
         As for every image model; ``checksum`` is empty until the model is in a file.
     mean : float32 array of shape (height * width * 3,)
         Mean image.
@@ -84,6 +81,8 @@ class Eigenface:
     licence: str = ""
     normalises: bool = False
     checksum: str = ""
+    latent_space: str = "encoded"
+    frame: float = 1.0
 
     def generate(self, latents: np.ndarray) -> np.ndarray:
         """Return the mean plus the components weighted by the latents, clipped to [0, 1].
@@ -133,7 +132,7 @@ class Eigenface:
         """
         if np.shape(images)[1:] != self.image_shape:
             raise ValueError(f"images {np.shape(images)}, but {self.name} wants {self.image_shape}")
-        return (_rows(images) - self.mean) @ self.components.T / np.float32(self.scale)
+        return (rows_of(images) - self.mean) @ self.components.T / np.float32(self.scale)
 
 
 def fit_eigenface(
@@ -179,21 +178,27 @@ def fit_eigenface(
             f"n_components = {n_components}, in_memory = {in_memory}; at least 1 and 2 are wanted"
         )
     batches = [images] if isinstance(images, np.ndarray) else images
-    chunks = _Chunks(batches, max(in_memory, n_components + 1))
-    n_images, fitted = _decompose(iter(chunks), n_components)
+    chunks = Chunks(batches, max(in_memory, n_components + 1))
+    n_images, fitted = decompose(iter(chunks), n_components)
+    model = _model_of(fitted, n_images, chunks.shape)
+    if model.n_latents < n_components:
+        LOG.info("%s: %d images carry %d components", name, n_images, model.n_latents)
+    return dataclasses.replace(model, name=name, source=source, licence=licence)
+
+
+def _model_of(fitted, n_images: int, shape: tuple[int, int, int]) -> Eigenface:
+    """Return a model of scikit-learn's fitted PCA, with the components that images carry."""
     deviations = np.sqrt(fitted.explained_variance_)
     if not deviations[0] > _FLAT:
         raise InputError(f"{n_images} images, all the same: no components. Give other images.")
     n_kept = int((deviations > _FLAT * deviations[0]).sum())
-    if n_kept < n_components:
-        LOG.info("%s: %d images carry %d components", name, n_images, n_kept)
     components = with_fixed_sign(fitted.components_[:n_kept])
     variances = fitted.explained_variance_[:n_kept]
     explained = min(1, fitted.explained_variance_ratio_[:n_kept].sum())
     return Eigenface(
-        name=name,
+        name=MODEL,
         n_latents=n_kept,
-        image_shape=chunks.shape,
+        image_shape=shape,
         mean=fitted.mean_.astype(np.float32),
         components=np.ascontiguousarray(components, dtype=np.float32),
         variances=(variances / variances.mean()).astype(np.float32),
@@ -201,19 +206,7 @@ def fit_eigenface(
         scale=float(np.float32(np.sqrt(variances.mean()))),
         explained=float(np.float32(explained)),
         n_images=n_images,
-        source=source,
-        licence=licence,
     )
-
-
-def with_fixed_sign(components: np.ndarray) -> np.ndarray:
-    """Return components, (n_components, n_values), whose largest loading is positive.
-
-    Of loadings within a thousandth of the largest, the first decides, so that rounding does not.
-    """
-    size = np.abs(components)
-    first = np.argmax(size >= (1 - _TIE) * size.max(axis=1, keepdims=True), axis=1)
-    return components * np.sign(components[np.arange(len(components)), first])[:, None]
 
 
 def save_eigenface(path: str | os.PathLike, model: Eigenface) -> Eigenface:
@@ -275,69 +268,6 @@ def load_eigenface(path: str | os.PathLike) -> Eigenface:
         licence=told.get("licence", ""),
         checksum=weightfile.checksum(path),
     )
-
-
-def _decompose(chunks: Iterator[np.ndarray], n_components: int):
-    """Return the number of images, and scikit-learn's fitted PCA."""
-    from sklearn.decomposition import PCA, IncrementalPCA
-
-    first, second = next(chunks, np.empty((0, 1))), next(chunks, None)
-    n_images, n_values = first.shape
-    if n_images < 2:
-        raise InputError(f"{n_images} images for principal components; give 2 at least.")
-    # Images that are all the same give a ratio of 0 / 0, and are refused by the caller.
-    with np.errstate(invalid="ignore"):
-        if second is None:
-            n_components = min(n_components, n_images - 1, n_values)
-            return n_images, PCA(n_components, svd_solver="full").fit(first)
-        fitted = IncrementalPCA(min(n_components, n_values), copy=False).partial_fit(first)
-        while second is not None:
-            n_images += len(second)
-            fitted.partial_fit(second)
-            second = next(chunks, None)
-    return n_images, fitted
-
-
-class _Chunks:
-    """The images of all batches as float64 rows, ``size`` at a time; the last may be fewer."""
-
-    def __init__(self, batches: Iterable[np.ndarray], size: int):
-        self.batches, self.size = batches, size
-        self.shape: tuple[int, ...] | None = None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        held: list[np.ndarray] = []
-        n_held = 0
-        for images in self.batches:
-            rows = _rows(images)
-            shape = tuple(map(int, np.shape(images)[1:]))
-            self.shape = self.shape or shape
-            if shape != self.shape:
-                raise ValueError(f"images of {shape} after images of {self.shape}")
-            while len(rows):
-                part, rows = rows[: self.size - n_held], rows[self.size - n_held :]
-                held.append(part)
-                n_held += len(part)
-                if n_held == self.size:
-                    yield np.concatenate(held, dtype=np.float64)
-                    held, n_held = [], 0
-        if n_held:
-            yield np.concatenate(held, dtype=np.float64)
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
-    """Return checked images as float32 rows in [0, 1]."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
-        raise ValueError(f"images {images.shape}; (n, height, width, 3) is wanted")
-    rows = images.astype(np.float32).reshape(len(images), math.prod(images.shape[1:]))
-    if images.dtype == np.uint8:
-        return rows / np.float32(255)
-    low, high = (rows.min(), rows.max()) if len(rows) else (0, 0)
-    # A value that is not a number fails this, too.
-    if not (low >= -1e-6 and high <= 1 + 1e-6):
-        raise ValueError(f"images from {low:.4g} to {high:.4g}; RGB in [0, 1] is wanted")
-    return rows
 
 
 def _size(path: Path, metadata: dict[str, str], key: str) -> int:

@@ -105,6 +105,7 @@ def load_exported(path: str | os.PathLike, device: str = "cpu") -> NetworkGenera
         device=device,
         forward=forward,
         weights={},
+        latent_space=declared.latent_space,
     )
     return replace(generator, image_shape=_probe(path, generator, declared))
 

@@ -30,6 +30,9 @@ class NetworkGenerator:
     device: str
     forward: Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor] = field(repr=False)
     weights: Mapping[str, torch.Tensor] = field(repr=False)
+    latent_space: str = "z"
+    frame: float = 1.0
+    precision: str = "float32"
 
     def generate(self, latents: np.ndarray) -> np.ndarray:
         """Return the images of latents, all in one batch.
@@ -48,6 +51,23 @@ class NetworkGenerator:
         ValueError
             If the latents have another shape, or are not finite.
         """
+        images = self._images(latents)
+        return np.ascontiguousarray(images.cpu().numpy())
+
+    def generate_uint8(self, latents: np.ndarray) -> np.ndarray:
+        """Return what :meth:`generate` does as uint8, 0 to 255, rounded where it is computed.
+
+        The bits are those of :func:`~hyper_bids.generators.protocol.to_uint8`; a GPU hands over a
+        quarter of the bytes.
+        """
+        import torch
+
+        with torch.inference_mode():
+            images = self._images(latents).mul_(255).round_().to(torch.uint8)
+            return np.ascontiguousarray(images.cpu().numpy())
+
+    def _images(self, latents: np.ndarray) -> torch.Tensor:
+        """Return images of shape (n, height, width, 3), 0 to 1, on the device."""
         import torch
 
         latents = np.ascontiguousarray(latents, dtype=np.float32)
@@ -59,7 +79,7 @@ class NetworkGenerator:
             row = int(np.flatnonzero(~np.isfinite(latents).all(axis=1))[0])
             raise ValueError(f"latents have a value that is not finite in row {row}")
         if len(latents) == 0:
-            return np.empty((0, *self.image_shape), dtype=np.float32)
+            return torch.empty((0, *self.image_shape))
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             # TF32 has 10 bits of mantissa: images would differ between devices.
@@ -69,8 +89,7 @@ class NetworkGenerator:
                 )
             )
             images = self.forward(self.weights, torch.tensor(latents, device=self.device))
-            images = images.add_(1).mul_(0.5).clamp_(0, 1).permute(0, 2, 3, 1)
-            return np.ascontiguousarray(images.cpu().numpy())
+            return images.add_(1).mul_(0.5).clamp_(0, 1).permute(0, 2, 3, 1)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Raise an InputError: these models have no encoder."""

@@ -7,7 +7,7 @@ What becomes of a picture, in this order:
   16-bit grey keeps its depth; colour profiles are not applied;
 - what is transparent shows white, the colour of the page that such pictures are made for;
 - the largest centred rectangle of the wanted aspect is cut out, in whole pixels: sides are lost
-  rather than proportions;
+  rather than proportions; of that the middle part, where a ``frame`` below 1 is wanted;
 - it is resized with a Lanczos kernel whose support grows as the picture shrinks (antialias). Small
   pictures are enlarged.
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError, counted, listing
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def find_pictures(source: str | os.PathLike | Iterable[str | os.PathLike]) -> li
     return paths
 
 
-def read_picture(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
+def read_picture(path: str | os.PathLike, size: tuple[int, int], frame: float = 1.0) -> np.ndarray:
     """Read one picture.
 
     Parameters
@@ -99,6 +100,9 @@ def read_picture(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     path : path
     size : tuple of int
         Height and width that are wanted, in pixels.
+    frame : float
+        Part of the sides of the rectangle that is cut out, above 0 to 1; an image model's
+        ``frame``.
 
     Returns
     -------
@@ -115,9 +119,11 @@ def read_picture(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
     path = Path(path)
     if min(size) < 1:
         raise ValueError(f"size {size}; height and width of at least 1 are wanted")
+    if not 0 < frame <= 1:
+        raise ValueError(f"frame {frame}; above 0 to 1 is wanted")
     try:
         with Image.open(path) as image:
-            return _convert(path, image, size)
+            return _convert(path, image, size, frame)
     except FileNotFoundError:
         what = (
             "a link to a file that is not here (get it: datalad get)" if path.is_symlink() else ""
@@ -131,7 +137,10 @@ def read_picture(path: str | os.PathLike, size: tuple[int, int]) -> np.ndarray:
 
 
 def picture_batches(
-    paths: Sequence[str | os.PathLike], size: tuple[int, int], batch_size: int = 256
+    paths: Sequence[str | os.PathLike],
+    size: tuple[int, int],
+    batch_size: int = 256,
+    frame: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """Read pictures in batches, in the order of ``paths``.
 
@@ -142,6 +151,8 @@ def picture_batches(
         Height and width that are wanted, in pixels.
     batch_size : int
         Pictures at a time; the last batch may be smaller.
+    frame : float
+        As for :func:`read_picture`.
 
     Yields
     ------
@@ -159,13 +170,16 @@ def picture_batches(
         part = paths[start : start + batch_size]
         batch = np.empty((len(part), *size, 3), dtype=np.float32)
         for row, path in zip(batch, part, strict=True):
-            row[:] = read_picture(path, size)
+            row[:] = read_picture(path, size, frame)
         yield batch
 
 
-def read_pictures(paths: Sequence[str | os.PathLike], size: tuple[int, int]) -> np.ndarray:
+def read_pictures(
+    paths: Sequence[str | os.PathLike], size: tuple[int, int], frame: float = 1.0
+) -> np.ndarray:
     """Read pictures into one float32 array of shape (n, height, width, 3), RGB in [0, 1]."""
-    return np.concatenate(list(picture_batches(paths, size)) or [np.empty((0, *size, 3), "f4")])
+    batches = list(picture_batches(paths, size, frame=frame))
+    return np.concatenate(batches or [np.empty((0, *size, 3), "f4")])
 
 
 def crop_box(width: int, height: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -189,12 +203,18 @@ def crop_box(width: int, height: int, size: tuple[int, int]) -> tuple[int, int, 
     return left, top, left + wide, top + high
 
 
-def _convert(path: Path, image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def _middle(box: tuple[int, int, int, int], frame: float) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    across, down = (1 - frame) / 2 * (right - left), (1 - frame) / 2 * (bottom - top)
+    return left + across, top + down, right - across, bottom - down
+
+
+def _convert(path: Path, image: Image.Image, size: tuple[int, int], frame: float) -> np.ndarray:
     from PIL import Image, ImageOps
 
     kind = image.format
     image = ImageOps.exif_transpose(image)
-    box = crop_box(*image.size, size)
+    box = _middle(crop_box(*image.size, size), frame)
     target = (size[1], size[0])
     if image.mode in _MODES_16_BIT or (image.mode == "I" and kind in ("PNG", "PPM")):
         grey = Image.fromarray(np.asarray(image).astype(np.float32) / 65535)
@@ -221,13 +241,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def _what_it_is(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            start = stream.read(64).lstrip().lower()
+            start = stream.read(filekinds.N_BYTES)
     except OSError:
         return "cannot be read"
-    if not start:
-        return "an empty file"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture; fetch it with 'git lfs pull'"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture"
-    return "not a readable picture"
+    return filekinds.stand_in(start, "picture") or "not a readable picture"

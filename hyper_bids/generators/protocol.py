@@ -23,6 +23,11 @@ class ImageGenerator(Protocol):
         Whether an image depends on the direction of its latent only, not on its length.
     checksum : str
         SHA-256 of the weight file, in hexadecimal.
+    latent_space : str
+        Where latents are from: ``"z"`` (drawn from the prior), ``"w"`` or ``"w+"`` (of a mapping
+        network), or ``"encoded"`` (an encoder makes them of images).
+    frame : float
+        Part of the middle square's side that the model sees of a picture, above 0 to 1.
     """
 
     name: str
@@ -30,6 +35,8 @@ class ImageGenerator(Protocol):
     image_shape: tuple[int, int, int]
     normalises: bool
     checksum: str
+    latent_space: str
+    frame: float
 
     def generate(self, latents: np.ndarray) -> np.ndarray:
         """Return the images of latents.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError, listing
 
 if TYPE_CHECKING:
@@ -27,25 +27,6 @@ _TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _TYPE_NAMES = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
 _READABLE = (*_TYPES, "BF16")
 _ADVICE = "docs/image-models.md lists the files that image models are read from."
-
-_PICKLE = "a Python pickle (a PyTorch checkpoint or a TensorFlow .pkl), which is never read here"
-_PAGE = "an HTML page, not weights; the download gave a web page, download again"
-
-# First bytes -> what the file is, and what to do.
-_KINDS: tuple[tuple[bytes, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the weights themselves; fetch them with 'git lfs pull'",
-    ),
-    (b"<!doctype html", _PAGE),
-    (b"<html", _PAGE),
-    (b"<?xml", "an XML page, not weights; the download gave an error page, download again"),
-    *((bytes([0x80, protocol]), _PICKLE) for protocol in (2, 3, 4, 5)),
-    (b"\x12\x01\x00\x00\x00\x00\x00\x00", "a file of MXNet parameters"),
-    (b"\x89hdf\r\n", "an HDF5 file"),
-    (b"\x93numpy", "a NumPy .npy array"),
-    (b"\x1f\x8b", "a gzip archive"),
-)
 
 
 @dataclass(frozen=True)
@@ -60,8 +41,7 @@ class Header:
 def is_safetensors(path: Path) -> bool:
     """Say whether a file starts as a safetensors file does."""
     with path.open("rb") as stream:
-        # A header of less than 4 GiB, and its first character, a brace.
-        return stream.read(9)[4:] == b"\0\0\0\0{"
+        return filekinds.is_safetensors(stream.read(9))
 
 
 def read_header(path: Path) -> Header:
@@ -75,7 +55,7 @@ def read_header(path: Path) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            start = stream.read(512)
+            start = stream.read(filekinds.N_BYTES)
             _refuse_other_kinds(path, start, size)
             length = int.from_bytes(start[:8], "little")
             if 8 + length > size:
@@ -162,32 +142,10 @@ def checksum(path: Path) -> str:
 
 
 def _refuse_other_kinds(path: Path, start: bytes, size: int) -> None:
-    # A header of less than 4 GiB, and its first character, a brace. Looked for first, because the
-    # length of a header can look like the first bytes of another kind.
-    if start[4:9] == b"\0\0\0\0{":
+    if filekinds.is_safetensors(start):
         return
-    if size == 0:
-        raise InputError(f"{path}: the file is empty. Copy or download it again.")
-    lowered = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for magic, kind in _KINDS:
-        if start.startswith(magic) or lowered.startswith(magic):
-            raise InputError(f"{path}: {kind}. {_ADVICE}")
-    if start.startswith(b"PK\x03\x04"):
-        raise InputError(f"{path}: {_kind_of_zip(path)}. {_ADVICE}")
-    raise InputError(f"{path}: not a safetensors file ({size} bytes, of no known kind). {_ADVICE}")
-
-
-def _kind_of_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return "a truncated zip archive (perhaps a PyTorch checkpoint)"
-    if any(name.endswith("data.pkl") for name in names):
-        return "a PyTorch checkpoint (a pickle in a zip archive), which is never read here"
-    if names and all(name.endswith(".npy") for name in names):
-        return "a NumPy .npz archive"
-    return "a zip archive"
+    kind = filekinds.kind_of(path, start) or f"{size} bytes of no known kind, no weights"
+    raise InputError(f"{path}: {kind}. {_ADVICE}")
 
 
 def _parse(path: Path, raw: bytes, size: int) -> Header:

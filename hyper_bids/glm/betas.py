@@ -113,16 +113,20 @@ def estimate_betas(
     _check_shapes(bold, trials, nuisance)
     fixed, own, triangle = _decompose(np.asarray(trials, float), np.asarray(nuisance, float))
     solve = ESTIMATORS[estimator](triangle)
-    n_volumes, n_trials = trials.shape
-    n_voxels = bold.shape[1]
-    dof = n_volumes - n_trials - fixed.shape[1]
-    betas = np.empty((n_trials, n_voxels), np.float32)
-    residual_sd, r_square, baseline = np.empty((3, n_voxels), np.float32)
-    models = np.zeros(n_voxels, int)
+    dof = len(trials) - trials.shape[1] - fixed.shape[1]
     if noise_model == "ar1":
         fit = Prewhitened(fixed, np.asarray(trials, float), ESTIMATORS[estimator])
     else:
         fit = _Ordinary(fixed, own, solve)
+    return _estimate(bold, fit, trials.shape[1], dof)
+
+
+def _estimate(bold: np.ndarray, fit: _Ordinary | Prewhitened, n_trials: int, dof: int):
+    """Return the betas of ``fit``, a block of voxels at a time."""
+    n_volumes, n_voxels = bold.shape
+    betas = np.empty((n_trials, n_voxels), np.float32)
+    residual_sd, r_square, baseline = np.empty((3, n_voxels), np.float32)
+    models = np.zeros(n_voxels, int)
     buffer = np.empty((n_volumes, min(_BLOCK, n_voxels)), np.float32)
     for start in range(0, n_voxels, _BLOCK):
         part = slice(start, start + _BLOCK)

@@ -56,6 +56,8 @@ class Import:
         As in :func:`check_sets` and :func:`write_participant`.
     generator, generator_checksum : str, optional
         Image model of the latents.
+    n_latents : int, optional
+        How many that model takes.
     """
 
     paths: tuple[Path, ...]
@@ -68,6 +70,7 @@ class Import:
     overwrite: bool = False
     generator: str | None = None
     generator_checksum: str | None = None
+    n_latents: int | None = None
 
 
 def import_responses(
@@ -98,6 +101,12 @@ def import_responses(
         *given, wanted.pictures, "trials-first" if matrix else wanted.order,
         drop_voxels=wanted.drop_voxels, encode=encode,
     )  # fmt: skip
+    if wanted.n_latents not in (None, sets[0].latents.shape[1]):
+        raise InputError(
+            f"--generator {wanted.generator}: the model takes {wanted.n_latents} latents, but the "
+            f"stimuli have {sets[0].latents.shape[1]}. Give the model that made the stimuli, or "
+            f"leave out --generator."
+        )
     coded = given[0].latents is None and isinstance(encode, ModelEncoder)
     source = Source(
         files=tuple(dict.fromkeys(path for held in found.values() for path, _ in held)),

@@ -82,7 +82,9 @@ class ModelEncoder:
     def _encoded(self, images: np.ndarray) -> np.ndarray:
         shape = self.model.image_shape[:2]
         parts = [
-            self.model.encode(resized(images[k : k + _BATCH], shape).astype(np.float32) / 255)
+            self.model.encode(
+                resized(images[k : k + _BATCH], shape, self.model.frame).astype(np.float32) / 255
+            )
             for k in range(0, len(images), _BATCH)
         ]
         return np.concatenate(parts)
@@ -108,16 +110,49 @@ def model_of(out: Path | str) -> ImageGenerator | None:
     return load_eigenface(path)
 
 
-def resized(images: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return uint8 images of another height and width."""
+def load_encoder(name: str) -> ImageGenerator:
+    """Load an image model that encodes images.
+
+    Raises
+    ------
+    UsageError, InputError
+        As :func:`checkpoints.load`, or if it has no encoder.
+    """
+    from hyper_bids.generators import checkpoints
+
+    model = checkpoints.load(name)
+    try:
+        model.encode(np.zeros((0, *model.image_shape), np.float32))
+    except InputError:
+        raise InputError(
+            f"--generator {name}: {model.name} has no encoder, so that images cannot be turned "
+            f"into its latents. Give the latents (--train-latents, --test-latents), or a VAE-GAN "
+            f"or eigenfaces (docs/image-models.md)."
+        ) from None
+    return model
+
+
+def resized(images: np.ndarray, shape: tuple[int, int], frame: float = 1.0) -> np.ndarray:
+    """Return the middle of uint8 images at another height and width.
+
+    Parameters
+    ----------
+    images : uint8 array of shape (n, height, width, 3)
+    shape : tuple of int
+        Height and width that are wanted.
+    frame : float
+        Part of the largest middle rectangle of that aspect, above 0 to 1.
+    """
     from PIL import Image
 
-    if images.shape[1:3] == tuple(shape):
+    from hyper_bids.generators.pictures import crop_box
+
+    if images.shape[1:3] == tuple(shape) and frame == 1:
         return images
-    size = (shape[1], shape[0])
+    left, top, right, bottom = crop_box(images.shape[2], images.shape[1], tuple(shape))
+    across, down = (1 - frame) / 2 * (right - left), (1 - frame) / 2 * (bottom - top)
+    box = (left + across, top + down, right - across, bottom - down)
+    size, filtering = (shape[1], shape[0]), Image.Resampling.LANCZOS
     return np.stack(
-        [
-            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-            for image in images
-        ]
+        [np.asarray(Image.fromarray(image).resize(size, filtering, box)) for image in images]
     )

@@ -1,129 +1,17 @@
-"""Pickles of plain arrays, read by an unpickler that runs nothing that a file asks for.
-
-A pickle is a program for a small machine, whose one dangerous instruction fetches any function by
-name. Here, each name that numpy's arrays need leads to a stand-in of this module, and all others
-are refused. Stand-ins keep what the file says; arrays are made of it afterwards, and checked.
-"""
+"""Pickles of plain arrays, read by the unpickler that runs nothing that a file asks for."""
 
 from __future__ import annotations
 
-import io
-import math
-import pickle
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import unpickling
 from hyper_bids.errors import InputError
+from hyper_bids.unpickling import Record
 
 _DEPTH = 8
-_SCALARS = (bool, int, float, str, bytes, np.generic)
-
-
-class Refused(pickle.UnpicklingError):
-    """What a pickle asks for is none of the plain things that are read."""
-
-
-@dataclass(eq=False)
-class _Type:
-    """Stand-in of ``numpy.dtype``: its code and, once its state is known, its byte order."""
-
-    code: str
-    order: str = "="
-
-    def __setstate__(self, state) -> None:
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
-            raise Refused("numpy.dtype with a state that no array of numbers has")
-        self.order = state[1]
-
-    def resolved(self) -> np.dtype:
-        kind = np.dtype(self.code)
-        return kind if self.order in "|=" else kind.newbyteorder(self.order)
-
-
-@dataclass(eq=False)
-class _Array:
-    """Stand-in of ``numpy.ndarray``: what its state says, unchecked."""
-
-    shape: object = ()
-    kind: object = None
-    fortran: object = False
-    data: object = b""
-
-    def __setstate__(self, state) -> None:
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise Refused("numpy.ndarray with a state of another form")
-        self.shape, self.kind, self.fortran, self.data = state[-4:]
-
-
-class _Allowed:
-    """A global that may be called; it has no attributes that a pickle could set."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make):
-        object.__setattr__(self, "_make", make)
-
-    def __call__(self, *arguments):
-        return self._make(*arguments)
-
-    def __setattr__(self, name, value):
-        raise Refused(f"setting the attribute {name!r} of a function")
-
-    def __setstate__(self, state):
-        raise Refused("setting the state of a function")
-
-
-def _dtype(code, *_) -> _Type:
-    text = code.decode("latin1") if isinstance(code, bytes) else code
-    plain = (
-        isinstance(text, str) and len(text) <= 5 and text.lstrip("<>|=")[:1] in tuple("biufcOSU")
-    )
-    if not plain:
-        raise Refused(f"numpy.dtype({text!r}); numbers and text are accepted")
-    np.dtype(text)
-    return _Type(text)
-
-
-def _empty(*_) -> _Array:
-    return _Array()
-
-
-def _from_buffer(data, kind, shape, order="C") -> _Array:
-    return _Array(shape, kind, order == "F", data)
-
-
-def _scalar(kind, data=None) -> _Array:
-    return _Array((), kind, False, data)
-
-
-def _encoded(text, encoding="latin1") -> bytes:
-    # How bytes are written in protocols that have none.
-    if not isinstance(text, str) or encoding != "latin1":
-        raise Refused(f"_codecs.encode to {encoding!r}")
-    return text.encode("latin1")
-
-
-_GLOBALS = {
-    ("numpy", "ndarray"): _empty,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encoded,
-}
-for _core in ("numpy.core", "numpy._core"):
-    _GLOBALS[_core + ".multiarray", "_reconstruct"] = _empty
-    _GLOBALS[_core + ".multiarray", "scalar"] = _scalar
-    _GLOBALS[_core + ".numeric", "_frombuffer"] = _from_buffer
-
-
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) not in _GLOBALS:
-            raise Refused(f"{module}.{name}")
-        return _Allowed(_GLOBALS[module, name])
-
-    def persistent_load(self, pid):
-        raise Refused("an object that is kept outside of the file")
+_SCALARS = (bool, int, float, str, bytes)
 
 
 def read_pickle(path: Path) -> object:
@@ -132,7 +20,8 @@ def read_pickle(path: Path) -> object:
     Returns
     -------
     object
-        numpy arrays for arrays; lists, tuples and dicts as they are.
+        numpy arrays for arrays of numbers; lists, tuples and dicts as they are; None for arrays of
+        text and for what else has no numbers.
 
     Raises
     ------
@@ -141,35 +30,26 @@ def read_pickle(path: Path) -> object:
         that contains itself.
     """
     try:
-        found = _Restricted(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        return _plain(found, 0)
+        with path.open("rb") as stream:
+            found = unpickling.load(stream, path, lambda module, name: False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Refused as error:
-        wish = " ".join(str(error).split())
+    except InputError as error:
+        raise InputError(f"{error} Or have its arrays written with numpy.savez.") from None
+    try:
+        return _plain(found, 0)
+    except ValueError as error:
         raise InputError(
-            f"{path}: the pickle asks for {wish}, which is not read, since a pickle can run any "
-            f"program. Arrays, lists, tuples, dicts, numbers and text are accepted; write the "
-            f"arrays with numpy.savez instead."
-        ) from None
-    except (MemoryError, RecursionError):
-        raise InputError(
-            f"{path}: the pickle is larger or deeper than it can be read. Write the arrays with "
-            f"numpy.savez instead."
-        ) from None
-    # A damaged pickle can raise nearly anything from inside the unpickler.
-    except Exception as error:
-        raise InputError(
-            f"{path}: not a whole pickle ({type(error).__name__}: {' '.join(str(error).split())}). "
-            f"Copy or download it again."
+            f"{path}: the pickle holds {' '.join(str(error).split())}. Arrays, lists, tuples, "
+            f"dicts, numbers and text are accepted; write the arrays with numpy.savez instead."
         ) from None
 
 
 def _plain(value: object, depth: int) -> object:
     if depth > _DEPTH:
-        raise Refused(f"lists more than {_DEPTH} deep")
-    if isinstance(value, _Array):
-        return _array(value, depth)
+        raise ValueError(f"lists more than {_DEPTH} deep")
+    if isinstance(value, Record):
+        return _of_record(value, depth)
     if value is None or isinstance(value, _SCALARS):
         return value
     if isinstance(value, dict):
@@ -179,24 +59,39 @@ def _plain(value: object, depth: int) -> object:
         if all(type(entry) in (int, float) for entry in value):
             return value
         return type(value)(_plain(entry, depth + 1) for entry in value)
-    raise Refused(f"an object of type {type(value).__name__}")
+    raise ValueError(f"an object of type {type(value).__name__}")
 
 
-def _array(found: _Array, depth: int) -> object:
-    if not isinstance(found.kind, _Type):
-        raise Refused("an array without a type")
-    shape = found.shape if isinstance(found.shape, tuple) else (found.shape,)
-    if not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) > 32:
-        raise Refused(f"an array of shape {found.shape!r}")
-    kind, size = found.kind.resolved(), math.prod(shape)
-    order = "F" if found.fortran else "C"
-    if kind.kind == "O":
-        if not isinstance(found.data, list) or len(found.data) != size:
-            raise Refused("an array of objects whose number is not that of its shape")
-        entries = [_plain(entry, depth + 1) for entry in found.data]
-        return entries if len(shape) == 1 else np.reshape(np.array(entries), shape, order)
-    # Written by Python 2, bytes come as text.
-    data = found.data.encode("latin1") if isinstance(found.data, str) else found.data
-    if not isinstance(data, (bytes, bytearray)) or len(data) != size * kind.itemsize:
-        raise Refused(f"an array of shape {shape} and type {kind} with other than its bytes")
-    return np.frombuffer(data, kind).reshape(shape, order=order).copy()
+def _of_record(record: Record, depth: int) -> object:
+    """Return the array of a record, the entries of one of objects, None for text."""
+    if record.origin == "_codecs.encode":  # how protocols that have no bytes write them
+        if record.args[1:] not in ((), ("latin1",)):
+            raise ValueError("text in a coding other than latin1 (_codecs.encode)")
+        return None
+    code = _type_code(record)
+    if code.startswith(("U", "S")):
+        return None
+    if not code.startswith("O"):
+        try:
+            return unpickling.array_of(record)
+        except ValueError as error:
+            raise ValueError(f"no whole array of numbers ({record.origin}: {error})") from None
+    shape, _, fortran, data = record.state[-4:]
+    if not isinstance(data, list) or not isinstance(shape, tuple):
+        raise ValueError("an array of objects without a list of them, or without a shape")
+    entries = [_plain(entry, depth + 1) for entry in data]
+    if len(shape) == 1:
+        return entries
+    return np.reshape(np.array(entries), shape, "F" if fortran else "C")
+
+
+def _type_code(record: Record) -> str:
+    """Return the type that an array's record states, nothing where it states none."""
+    kind = record.origin.rpartition(".")[2]
+    held = {"_reconstruct": record.state or (), "_frombuffer": record.args, "scalar": record.args}
+    place = {"_reconstruct": -3, "_frombuffer": 1, "scalar": 0}
+    try:
+        code = held[kind][place[kind]].args[0]
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
+    return code if isinstance(code, str) else ""

@@ -17,12 +17,12 @@ import numpy as np
 
 from hyper_bids import __version__, volumes
 from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
+from hyper_bids.bids.dataset import IMPORT, is_import
 from hyper_bids.bids.names import output_path
 from hyper_bids.bids.tables import LINE, read_json, read_table
 from hyper_bids.errors import InputError, OutputError
 from hyper_bids.importing.checks import TrialSet, stimulus_key
 
-NAME = "hyper_bids import"  # of the program, in GeneratedBy: how the app knows an import
 BIDS_VERSION = "1.11.1"
 TASK = "imported"
 # The largest size of an axis in a NIfTI image.
@@ -120,11 +120,9 @@ def check_folder(out: Path | str, participant: str, overwrite: bool = False) -> 
     if not out.is_dir():
         raise OutputError(f"{out}: a file; give a new folder, or one of an earlier import.")
     path = out / "dataset_description.json"
-    made = read_json(path).get("GeneratedBy") if path.is_file() else None
-    names = [entry.get("Name") for entry in made or [] if isinstance(entry, dict)]
-    if NAME not in names:
+    if not (path.is_file() and is_import(read_json(path))):
         raise OutputError(
-            f"{out}: not empty, and not made by {NAME}; nothing is written there. Give a new "
+            f"{out}: not empty, and not made by {IMPORT}; nothing is written there. Give a new "
             f"folder, or one of an earlier import."
         )
     if (out / f"sub-{participant}").exists() and not overwrite:
@@ -297,7 +295,7 @@ def _write_root(out: Path) -> None:
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [
-            {"Name": NAME, "Version": __version__, "Description": "Responses estimated elsewhere"}
+            {"Name": IMPORT, "Version": __version__, "Description": "Responses estimated elsewhere"}
         ],
     }
     write_if_changed(out / "dataset_description.json", json_text(description))
@@ -327,9 +325,3 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def is_import(description: dict) -> bool:
-    """Say whether the dataset with this ``dataset_description.json`` holds imported responses."""
-    made = description.get("GeneratedBy") or []
-    return any(isinstance(entry, dict) and entry.get("Name") == NAME for entry in made)

@@ -14,9 +14,15 @@ from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, UsageError
+from hyper_bids.participant.targets import LATENTS
 
 LOG = logging.getLogger("hyper_bids")
 
+MEAN_Z = "z value of the training trials' mean t, averaged over runs."
+IMPORTED_Z = (
+    "Fisher z of the correlation of training responses with what latents predict in left-out "
+    "training trials; for ranking, no test."
+)
 INDEX_COLUMNS = {
     "row": "Row of the array of the same name",
     "stim_id": "Key of the stimulus in stimuli/latents.tsv",
@@ -25,16 +31,18 @@ INDEX_COLUMNS = {
 }
 
 
-def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
+def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None = None) -> str:
     """Choose voxels, fit the decoder on training trials, predict the test trials' latents.
 
     Parameters
     ----------
     job : dict
-        ``trials`` (run_index, stim_id, stim_file, split), ``latents`` (file and row of each trial),
-        ``voxels``, ``decoder``, ``random_seed``, ``device``, ``entities``, ``provenance``.
-    folder, responses : path
-        Where this stage writes, and where stage 1 wrote.
+        ``trials`` (run_index, stim_id, stim_file, split), ``latents`` (file with the known latents
+        of each trial), ``voxels``, ``decoder``, ``writes_maps`` (of the voxels; one method does),
+        ``random_seed``, ``device``, ``entities``, ``provenance``.
+    folder, responses, targets : path
+        Where this stage writes, where the responses are and, of a method that decodes encoded
+        stimuli, where their latents are.
 
     Returns
     -------
@@ -45,7 +53,8 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
 
     fragment = Fragment(folder, job["entities"], job["provenance"])
     trials = pd.DataFrame(job["trials"])
-    latents = np.load(job["latents"]).astype(np.float32)
+    file = job["latents"] if targets is None else targets / "internal" / LATENTS
+    latents = np.load(file).astype(np.float32)
     chosen, z = choose_voxels(responses, from_dict("voxels", job["voxels"]))
     data = standardised(responses, trials, chosen, job["voxels"]["standardise"])
     train = (trials["split"] == "train").to_numpy()
@@ -75,13 +84,15 @@ def fit_decoder(job: dict, folder: Path, responses: Path) -> str:
     fragment.internal("test_stimuli.json").write_text(
         json.dumps(index.to_dict("list")), encoding="utf-8"
     )
-    _write(fragment, responses, decoder, chosen, z)
+    if job["writes_maps"]:
+        _write_maps(fragment, responses, chosen, z)
+    _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
     fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
     LOG.info(
-        "sub-%s: %s decoder of %d voxels and %d training trials",
-        job["entities"]["subject"], decoder.name, len(chosen), train.sum(),
+        "sub-%s: %s decoder of %d latents from %d voxels and %d training trials",
+        job["entities"]["subject"], decoder.name, latents.shape[1], len(chosen), train.sum(),
     )  # fmt: skip
     return fragment.close()
 
@@ -168,27 +179,52 @@ def cv_folds(cv: str, train_run: np.ndarray, rng: np.random.Generator) -> np.nda
     return rng.permutation(len(train_run)) % n_folds
 
 
-def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:
-    import pandas as pd
-
+def _write_maps(fragment: Fragment, responses: Path, chosen: np.ndarray, z: np.ndarray) -> None:
+    """Write which voxels are used, and by what they were chosen."""
+    model = json.loads((responses / "internal" / "model.json").read_text(encoding="utf-8"))
+    if not model.get("places_known", True):
+        _write_list(fragment, chosen, z)
+        return
+    text, short = MEAN_Z, "mean z of training trials"
+    if model.get("imported"):
+        text, short = IMPORTED_Z, "z of encoding, training trials"
     mask = np.load(responses / "internal" / "mask.npy")
     affine = np.load(responses / "internal" / "affine.npy")
     background = np.load(responses / "internal" / "background.npy")
-    with fragment.file(
-        "mean_z", "z value of the training trials' mean t, averaged over runs.", Units="z"
-    ) as path:
+    with fragment.file("mean_z", text, Units="z") as path:
         volumes.write_map(path, z, mask, affine)
     used = np.zeros(int(mask.sum()), bool)
     used[chosen] = True
     with fragment.file("decoder_mask", "Voxels that the decoder uses.", Type="ROI") as path:
         volumes.write_mask(path, volumes.to_volume(used, mask, False), affine)
+    overlay = np.full(mask.shape, np.nan)
+    overlay[mask] = np.where(used, z, np.nan)
+    figures.save(
+        figures.voxel_map(background, overlay, short),
+        fragment.figure("voxels"),
+    )
+
+
+def _write_list(fragment: Fragment, chosen: np.ndarray, z: np.ndarray) -> None:
+    """Write which voxels are used, where no image can say it."""
+    import pandas as pd
+
+    columns = {"voxel": "Column of the imported responses, counted from 0", "z": IMPORTED_Z}
+    fragment.table("decoder_voxels", pd.DataFrame({"voxel": chosen, "z": z[chosen]}), columns)
+
+
+def _write_decoder(fragment: Fragment, decoder: decode.Decoder) -> None:
+    """Write the decoder's weights, and the course of its fit."""
+    import pandas as pd
+
+    report = decoder.report
     with fragment.file(
         "decoder", "Linear map from standardised responses to latents: latents = responses @ "
-        "weights + intercept; row k of the weights is voxel k of the decoder mask in C order.",
-        **{k: v for k, v in decoder.report.items() if np.isscalar(v)},
+        "weights + intercept; row k of the weights is voxel k of the decoder mask in C order, or "
+        "row k of the table of the decoder's voxels.",
+        **{k: v for k, v in report.items() if np.isscalar(v)},
     ) as path:  # fmt: skip
         decode.save(path, decoder)
-    report = decoder.report
     if "loss" in report:
         curve = {"epoch": range(1, len(report["loss"]) + 1), "loss": report["loss"]}
         figure = figures.loss_curve(report["loss"])
@@ -196,23 +232,16 @@ def _write(fragment: Fragment, responses: Path, decoder, chosen, z) -> None:
         curve = {"penalty": report["alphas"], "cv_r2": report["cv_r2"]}
         figure = figures.penalty_curve(report["alphas"], report["cv_r2"], report["alpha"])
     else:
-        curve, figure = None, None
-    if curve:
-        text = {
-            "epoch": "Pass over the training trials",
-            "loss": "Mean training loss, half the squared error",
-            "penalty": "Ridge penalty",
-            "cv_r2": "Cross-validated fraction of latent variance, training trials",
-        }
-        frame = pd.DataFrame(curve)
-        fragment.table("training_curve", frame, {name: text[name] for name in frame})
-        figures.save(figure, fragment.figure("curve"))
-    overlay = np.full(mask.shape, np.nan)
-    overlay[mask] = np.where(used, z, np.nan)
-    figures.save(
-        figures.voxel_map(background, overlay, "mean z of training trials"),
-        fragment.figure("voxels"),
-    )
+        return
+    text = {
+        "epoch": "Pass over the training trials",
+        "loss": "Mean training loss, half the squared error",
+        "penalty": "Ridge penalty",
+        "cv_r2": "Cross-validated fraction of latent variance, training trials",
+    }
+    frame = pd.DataFrame(curve)
+    fragment.table("training_curve", frame, {name: text[name] for name in frame})
+    figures.save(figure, fragment.figure("curve"))
 
 
 def _write_prediction(fragment: Fragment, predicted: np.ndarray, index) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from hyper_bids import __version__
 from hyper_bids.bids import events
 from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
+from hyper_bids.participant import imports
+from hyper_bids.participant.methods import HYPER, Method
 from hyper_bids.participant.plan import Plan
 from hyper_bids.participant.responses import TABLE_COLUMNS
 from hyper_bids.participant.runs import run_jobs
@@ -22,52 +25,131 @@ from hyper_bids.participant.runs import run_jobs
 # Entities of a run that stand in the names of what is written of it.
 RUN_ENTITIES = ("session", "task", "acquisition", "direction", "run")
 
-STAGES = ("motion", "responses", "decoding", "images", "scores")
+# Kinds of stage of which each method has its own.
+OWN = ("targets", "decoding", "images")
+KINDS = ("motion", "responses", "targets", "decoding", "images", "scores")
 
 
 def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
-    """Return the job of each stage; ``images`` only where there is an image model.
+    """Return the job of each stage, in an order in which they can run.
 
-    The latents of the trials are written once to ``store``, under a name that holds their
-    checksum, so that a job changes when they do.
+    The name of a stage is its kind and, of a method other than HYPER, the method:
+    ``decoding_eigenface``. There are ``images`` only where there is an image model. The latents of
+    the trials are written once to ``store``, under a name that holds their checksum, so that a job
+    changes when they do.
     """
     trials = plan.trials.trials
-    seed = settings.random_seed
     latents = events.load_latents(plan.stimuli, plan.trials)
     train = (trials["split"] == "train").to_numpy()
-    jobs = {}
-    if plan.realign:
-        jobs["motion"] = _motion_job(plan, settings)
-    jobs |= {
-        "responses": {
-            **_common(plan, "betas", settings, seed=None),
-            "settings": to_dict(settings.betas),
-            "runs": run_jobs(plan.runs, trials, plan.trials.nuisance),
-            "trials": _columns(trials, TABLE_COLUMNS),
-            "latents": str(_stored(latents[train], store)),
-        },
-        "decoding": {
-            **_common(plan, "decoder", settings, seed, "voxels"),
-            "voxels": to_dict(settings.voxels),
-            "decoder": to_dict(settings.decoder),
-            "random_seed": seed,
-            "trials": _columns(trials, ("run_index", "stim_id", "stim_file", "split")),
-            "latents": str(_stored(latents, store)),
-        },
+    stored = str(_stored(latents, store))
+    jobs = {"motion": _motion_job(plan, settings)} if plan.realign else {}
+    jobs["responses"] = {
+        **_common(plan, "betas", settings, seed=None),
+        "trials": _columns(trials, TABLE_COLUMNS),
+        "latents": str(_stored(latents[train], store)),
+        **(_import_job(plan) if plan.imported else _estimation_job(plan, settings)),
     }
-    if plan.generator is not None:
-        jobs["images"] = {
-            **_common(plan, "images", settings, seed=None),
-            "images": {**to_dict(settings.images), "generator": plan.generator},
-            "stimuli_folder": str(plan.stimuli.folder),
-        }
+    for method in plan.methods:
+        jobs |= _method_jobs(plan, settings, method, stored)
     jobs["scores"] = {
-        **_common(plan, "scores", settings, seed),
+        **_common(plan, "scores", settings, settings.random_seed),
         "scores": to_dict(settings.scores),
-        "random_seed": seed,
+        "random_seed": settings.random_seed,
+        "methods": [[m.name, m.label, m.suffix] for m in plan.methods],
         "page": _page(plan, settings),
     }
     return jobs
+
+
+def _estimation_job(plan: Plan, settings: Settings) -> dict:
+    return {
+        "settings": to_dict(settings.betas),
+        "runs": run_jobs(plan.runs, plan.trials.trials, plan.trials.nuisance),
+    }
+
+
+def _import_job(plan: Plan) -> dict:
+    return {
+        "responses": str(plan.imported.responses),
+        "mask": str(plan.imported.mask),
+        "places_known": plan.imported.places_known,
+        "files": list(plan.imported.files),
+        "trials": _columns(plan.trials.trials, ("run_index", *TABLE_COLUMNS)),
+    }
+
+
+def _method_jobs(plan: Plan, settings: Settings, method: Method, latents: str) -> dict[str, dict]:
+    """Return the jobs of one method: encoding of stimuli, decoder, images."""
+    trials = plan.trials.trials
+    of_method = {} if method.name == HYPER else {"method": method.name}
+    stimuli = {
+        "latents": latents,
+        "stimuli_folder": str(plan.stimuli.folder),
+        "trials": _columns(trials, ("stim_id", "stim_file", "split")),
+    }
+    jobs = {}
+    if method.encoded:
+        jobs["targets"] = {
+            **_common(plan, "images", settings, seed=None),
+            **stimuli,
+            "method": method.name,
+            "model": method.model,
+            "generator": plan.generator,
+            "batch_size": settings.images.batch_size,
+        }
+        # Nothing of it is published.
+        jobs["targets"]["provenance"]["Settings"] = {}
+    seed = settings.random_seed
+    jobs["decoding"] = {
+        **_common(plan, "decoder", settings, seed, "voxels"),
+        "voxels": to_dict(settings.voxels),
+        "decoder": to_dict(settings.decoder),
+        "random_seed": seed,
+        "trials": _columns(trials, ("run_index", "stim_id", "stim_file", "split")),
+        "latents": None if method.encoded else latents,
+        "writes_maps": method == plan.methods[0],
+    }
+    if method.size:
+        jobs["images"] = {
+            **_common(plan, "images", settings, seed=None),
+            **stimuli,
+            "images": {**to_dict(settings.images), "generator": method.model},
+            "known_generator": plan.generator,
+            "compared_at": list(plan.image_size),
+        }
+    for job in jobs.values():
+        job["entities"] = {**job["entities"], **of_method}
+        if of_method:
+            job["provenance"] = {**job["provenance"], "Method": method.label}
+    return {f"{kind}{method.suffix}": job for kind, job in jobs.items()}
+
+
+def kind_of(stage: str) -> str:
+    """Return the kind of a stage, which is one of :data:`KINDS`."""
+    return stage.partition("_")[0]
+
+
+def given_to(stage: str, jobs: Iterable[str]) -> dict[str, str]:
+    """Return the results that a stage is given: what it calls them, to the stage that wrote them.
+
+    Parameters
+    ----------
+    stage : str
+        Name of the stage.
+    jobs : iterable of str
+        Names of all stages of the participant.
+    """
+    kind, _, method = stage.partition("_")
+    roles = {
+        "responses": ("motion",),
+        "decoding": ("responses", "targets"),
+        "images": ("decoding", "targets"),
+    }.get(kind, ())
+    names = {role: f"{role}_{method}" if method and role in OWN else role for role in roles}
+    if kind == "scores":
+        names = {name: name for name in jobs if kind_of(name) not in ("targets", "scores")}
+    there = set(jobs)
+    return {role: name for role, name in names.items() if name in there}
 
 
 def _motion_job(plan: Plan, settings: Settings) -> dict:
@@ -98,27 +180,45 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         for path in (run.bold, run.mask, run.confounds, _sidecar(run.confounds))
         if path is not None
     ]
+    frame = plan.trials.trials
     mask = settings.voxels.decoder_mask
-    generator = plan.generator
-    weights = [generator] if generator and Path(generator).is_file() else []
-    shown = {
-        str(plan.stimuli.folder / name)
-        for name in plan.trials.trials.query("split == 'test'")["stim_file"]
-        if isinstance(name, str) and name != "n/a" and (plan.stimuli.folder / name).is_file()
-    }
-    return {
+    files = {
         # Where BOLD is realigned, the stages after that read what it wrote.
         "motion": responses,
         "responses": [] if plan.realign else responses,
-        "decoding": [mask] if mask else [],
-        "images": [*weights, *sorted(shown)],
+        **({"responses": _imported_files(plan)} if plan.imported else {}),
         "scores": [],
     }
+    known = _weights(plan.generator)
+    for method in plan.methods:
+        own = sorted({*_weights(method.model), *known})
+        files[f"targets{method.suffix}"] = own + _pictures(plan, frame)
+        files[f"decoding{method.suffix}"] = [mask] if mask else []
+        files[f"images{method.suffix}"] = own + _pictures(plan, frame[frame["split"] == "test"])
+    return files
+
+
+def _imported_files(plan: Plan) -> list[str]:
+    return [str(plan.imported.responses), str(plan.imported.mask)]
+
+
+def _weights(model: str | None) -> list[str]:
+    return [model] if model and Path(model).is_file() else []
+
+
+def _pictures(plan: Plan, trials) -> list[str]:
+    """Return the images of the trials' stimuli, as far as there are any."""
+    names = {name for name in trials["stim_file"] if isinstance(name, str) and name != "n/a"}
+    paths = [plan.stimuli.folder / name for name in sorted(names)]
+    return [str(path) for path in paths if path.is_file()]
 
 
 def _common(plan: Plan, stage: str, settings: Settings, seed: int | None, *more: str) -> dict:
     chosen = {name: to_dict(getattr(settings, name)) for name in (stage, *more)}
     sources = [source for run in plan.runs for source in run.sources]
+    if plan.imported:
+        sources = list(plan.imported.sources)
+        chosen.pop("betas", None)
     if stage != "betas":
         sources.append(f"bids:raw:stimuli/{plan.stimuli.source}")
     provenance = {
@@ -155,16 +255,15 @@ def _stored(latents: np.ndarray, store: Path) -> Path:
 
 def _page(plan: Plan, settings: Settings) -> dict:
     counts = plan.counts()
-    run = plan.runs[0]
+    stages = ("betas", "voxels", "decoder", "images", "scores")
     facts = [
-        ("Runs", str(counts["runs"])),
+        ("Runs", str(counts["runs"] or "unknown")),
         ("Training trials", str(counts["training_trials"])),
         ("Test trials", f"{counts['test_trials']} of {counts['test_stimuli']} stimuli"),
         ("Split", plan.trials.split_source),
-        ("Repetition time", f"{run.t_r:g} s"),
-        ("Space", plan.entities.get("space", "as scanned")),
+        *_scans(plan),
         ("Latents", str(plan.n_latents)),
-        ("Image model", plan.generator or "none (latents only)"),
+        *_image_models(plan),
         ("Decoder", settings.decoder.decoder),
         ("Seed", str(settings.random_seed)),
     ]
@@ -175,13 +274,34 @@ def _page(plan: Plan, settings: Settings) -> dict:
         "simulated": plan.simulated,
         "settings": {
             name: to_dict(getattr(settings, name))
-            for name in ("betas", "voxels", "decoder", "images", "scores")
+            for name in (stages[1:] if plan.imported else stages)
         },
         "design": {
             **counts,
             "n_latents": plan.n_latents,
             "generator": plan.generator,
-            "t_r": run.t_r,
+            "baselines": [[m.label, m.model] for m in plan.methods if m.encoded],
+            "known": any(not m.encoded for m in plan.methods),
+            "t_r": None if plan.imported else plan.runs[0].t_r,
+            "imported": imports.facts_of(plan.imported, plan.trials) if plan.imported else None,
             "shared_stimuli": plan.trials.shared_allowed,
         },
     }
+
+
+def _scans(plan: Plan) -> list[tuple[str, str]]:
+    if plan.imported:  # nothing is known of the BOLD
+        return []
+    return [
+        ("Repetition time", f"{plan.runs[0].t_r:g} s"),
+        ("Space", plan.entities.get("space", "as scanned")),
+    ]
+
+
+def _image_models(plan: Plan) -> list[tuple[str, str]]:
+    none = {False: "none (latents only)", True: "eigenfaces of the training stimuli"}
+    several = len(plan.methods) > 1
+    return [
+        (f"Image model, {m.label}" if several else "Image model", m.model or none[m.encoded])
+        for m in plan.methods
+    ]

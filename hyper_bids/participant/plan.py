@@ -11,11 +11,14 @@ import numpy as np
 from hyper_bids import motion, volumes
 from hyper_bids.bids import events, inputs
 from hyper_bids.bids.confounds import choose_columns
+from hyper_bids.bids.dataset import is_import
+from hyper_bids.bids.imported import TASK, Imported, runs_known
 from hyper_bids.config import BetaSettings, Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.glm import betas as glm
-from hyper_bids.participant import alignment, images
+from hyper_bids.participant import alignment, imports, shown
 from hyper_bids.participant.decoding import cv_folds
+from hyper_bids.participant.methods import Method, choose_methods
 from hyper_bids.participant.recording import FIRST_ORDER
 from hyper_bids.participant.responses import LIBRARIES_MB
 from hyper_bids.participant.runs import Regressors, run_jobs, run_regressors
@@ -25,7 +28,10 @@ LOG = logging.getLogger("hyper_bids")
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One participant's job: runs, trials, latents and image model, all of them checked."""
+    """One participant's job: runs, trials, latents and image model, all of them checked.
+
+    Of imported responses there are no ``runs``, but the import and the megabytes of decoding it.
+    """
 
     participant: str
     entities: dict[str, str]
@@ -33,14 +39,28 @@ class Plan:
     trials: events.Trials
     stimuli: events.Stimuli
     n_latents: int
-    generator: str | None
+    methods: tuple[Method, ...]
     simulated: bool
     realign: bool
     notes: tuple[str, ...]
+    imported: Imported | None = None
+    imported_mb: int = 0
+
+    @property
+    def generator(self) -> str | None:
+        """Image model of the stimuli's known latents, None if there is none."""
+        return next((method.model for method in self.methods if not method.encoded), None)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width at which images are compared: those of the first method that has any."""
+        return next((method.size for method in self.methods if method.size), None)
 
     @property
     def memory_mb(self) -> int:
         """Megabytes that the largest stage needs: one run, some blocks, and the libraries."""
+        if self.imported:
+            return LIBRARIES_MB + 300 + self.imported_mb
         run = self.largest_run
         voxels = run.shape[0] * run.shape[1] * run.shape[2]
         return int(LIBRARIES_MB + 300 + 4 * voxels * (run.n_volumes + 30) / 2**20)
@@ -54,8 +74,11 @@ class Plan:
         """Numbers of runs, trials and stimuli, for the log and the report."""
         frame = self.trials.trials
         test = frame[frame["split"] == "test"]
+        n_runs = len(self.runs)
+        if self.imported and runs_known(self.trials):
+            n_runs = frame["run_index"].nunique()
         return {
-            "runs": len(self.runs),
+            "runs": n_runs,
             "training_trials": int((frame["split"] == "train").sum()),
             "test_trials": len(test),
             "test_stimuli": int(test["stim_id"].nunique()),
@@ -70,6 +93,9 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
     InputError, UsageError
         With the file, row, column or flag at fault.
     """
+    description = inputs.read_description(bids_dir)
+    if is_import(description):
+        return _import_plan(bids_dir, participant, settings)
     runs = inputs.find_runs(bids_dir, participant, settings.inputs)
     stimuli = events.read_stimuli(bids_dir)
     trials = events.trial_tables(runs, stimuli, settings.inputs)
@@ -82,19 +108,10 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
     latents = events.load_latents(stimuli, trials)
     _check_design(runs, trials, settings)
     _check_masks(runs, settings.voxels)
-    generator, note = choose_generator(settings.images.generator, stimuli.meta, latents.shape[1])
-    if generator is not None:
-        test = trials.trials[trials.trials["split"] == "test"]
-        images.check_shown(stimuli.folder, list(dict.fromkeys(test["stim_file"])))
-    notes = [note] if note else []
+    methods, notes = _methods(settings, stimuli, trials, latents.shape[1])
     realign, raw = check_raw(runs, settings)
     if raw:
         notes.append(raw)
-    if settings.inputs.allow_shared_stimuli:
-        notes.append(
-            "Stimuli may stand in both training and test (--allow-shared-stimuli): the scores say "
-            "how well known categories are told apart, not how well unseen stimuli are decoded."
-        )
     return Plan(
         participant=participant,
         entities=_output_entities(participant, runs),
@@ -102,11 +119,48 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         trials=trials,
         stimuli=stimuli,
         n_latents=latents.shape[1],
-        generator=generator,
+        methods=methods,
         realign=realign,
-        simulated=inputs.is_simulated(inputs.read_description(bids_dir)),
+        simulated=inputs.is_simulated(description),
         notes=tuple(notes),
     )
+
+
+def _import_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
+    stimuli = events.read_stimuli(bids_dir)
+    imported, trials, told = imports.plan_import(bids_dir, participant, settings, stimuli)
+    n_latents = events.load_latents(stimuli, trials).shape[1]
+    methods, notes = _methods(settings, stimuli, trials, n_latents)
+    return Plan(
+        participant=participant,
+        entities={"subject": participant, "task": TASK},
+        runs=[],
+        trials=trials,
+        stimuli=stimuli,
+        n_latents=n_latents,
+        methods=methods,
+        realign=False,
+        simulated=False,
+        notes=(*told, *notes),
+        imported=imported,
+        imported_mb=imports.memory_mb(imported, settings.voxels.n_voxels),
+    )
+
+
+def _methods(
+    settings: Settings, stimuli: events.Stimuli, trials: events.Trials, n_latents: int
+) -> tuple[tuple[Method, ...], list[str]]:
+    """Return the methods with what they need checked, and notes for the report."""
+    methods, notes = choose_methods(
+        settings.methods, settings.images.generator, imports.own_model(stimuli), n_latents
+    )
+    _check_pictures(trials, stimuli, methods)
+    if settings.inputs.allow_shared_stimuli:
+        notes.append(
+            "Stimuli may stand in both training and test (--allow-shared-stimuli): the scores say "
+            "how well known categories are told apart, not how well unseen stimuli are decoded."
+        )
+    return methods, notes
 
 
 def check_raw(runs: list[inputs.Run], settings: Settings) -> tuple[bool, str | None]:
@@ -141,38 +195,29 @@ def check_raw(runs: list[inputs.Run], settings: Settings) -> tuple[bool, str | N
     )
 
 
-def choose_generator(wanted: str, meta: dict, n_latents: int) -> tuple[str | None, str | None]:
-    """Return what to load as the image model (None: latents only), and a note for the report."""
-    from hyper_bids.generators import checkpoints
+def _check_pictures(trials: events.Trials, stimuli: events.Stimuli, methods) -> None:
+    """Check that the pictures which the methods need are there, or can be generated.
 
-    named = str(meta.get("Generator") or "n/a")
-    if wanted == "none":
-        return None, "Latents only: no images were asked for (--generator none)."
-    if wanted == "auto":
-        if named not in checkpoints.KNOWN:
-            reason = (
-                "the dataset names no generator (stimuli/latents.json)"
-                if named == "n/a"
-                else f"the weights of {named} (stimuli/latents.json) do not come with the app"
-            )
-            return None, f"Latents only: {reason}. Give weights with --generator FILE for images."
-        wanted = named
-    generator = checkpoints.load(wanted)
-    if generator.n_latents != n_latents:
-        raise UsageError(
-            f"--generator {wanted}: the model takes {generator.n_latents} latents, but "
-            f"the dataset has {n_latents} (stimuli/latents.json). Give the generator that made "
-            f"the stimuli, or --generator none."
+    Raises
+    ------
+    InputError
+        With the file that is wrong, or the method that has no pictures to encode.
+    """
+    frame = trials.trials
+    encoded = [method for method in methods if method.encoded]
+    used = frame if encoded else frame[frame["split"] == "test"]
+    names = list(dict.fromkeys(used["stim_file"]))
+    known = next((m.model for m in methods if not m.encoded), None)
+    if encoded and "n/a" in names and known is None:
+        lacking = frame[frame["stim_file"] == "n/a"]["stim_id"]
+        raise InputError(
+            f"--methods {encoded[0].name}: it encodes the stimuli's images, but "
+            f"{listing(dict.fromkeys(lacking))} have none ({stimuli.path}, column stim_file). Name "
+            f"the images there, or give the generator that made them with --methods hyper "
+            f"{encoded[0].name} --generator FILE."
         )
-    checksum = meta.get("GeneratorChecksum") or meta.get("Checksum")
-    if checksum and generator.checksum not in str(checksum):
-        note = (
-            f"The weights of {generator.name} are not the ones that made the stimuli: their "
-            f"checksum differs from the one in stimuli/latents.json."
-        )
-        LOG.warning(note)
-        return wanted, note
-    return wanted, None
+    if encoded or known is not None:
+        shown.check_files(stimuli.folder, names)
 
 
 def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Settings) -> None:
@@ -267,6 +312,12 @@ def _output_entities(participant: str, runs: list[inputs.Run]) -> dict[str, str]
     return entities
 
 
+def _described(methods: tuple[Method, ...]) -> str:
+    """Return the methods and their image models in a line."""
+    none = {False: "latents only", True: "of the training stimuli"}
+    return ", ".join(f"{m.name} ({m.model or none[m.encoded]})" for m in methods)
+
+
 def describe(plan: Plan) -> str:
     """Return what ``--dry-run`` prints for one participant."""
     counts = plan.counts()
@@ -274,8 +325,10 @@ def describe(plan: Plan) -> str:
         f"sub-{plan.participant}: {counts['runs']} runs, {counts['training_trials']} training "
         f"trials, {counts['test_trials']} test trials of {counts['test_stimuli']} stimuli "
         f"(by {plan.trials.split_source}), {plan.n_latents} latents, "
-        f"image model {plan.generator or 'none'}, about {plan.memory_mb} MB of memory"
+        f"methods {_described(plan.methods)}, about {plan.memory_mb} MB of memory"
     ]
+    if plan.imported:
+        lines.append(imports.described(plan.imported))
     motion_of = "motion, by realignment" if plan.realign else "none"
     for index, run in enumerate(plan.runs):
         frame = plan.trials.trials[plan.trials.trials["run_index"] == index]

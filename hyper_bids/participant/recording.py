@@ -136,23 +136,9 @@ def record(
     recording = Recording(folder, lengths, baseline, r_square, t_mean, mean, alive, block)
     order = FIRST_ORDER if settings.drift_order == "auto" else int(settings.drift_order)
     for index, part in enumerate(regressors):
-        bold = load(index)
+        # Of two runs, the next must not be read while this one is still held: it has no name here.
+        sd = _write_run(recording, index, load(index), part, order)
         n = int(part.is_train.sum())
-        sd = np.zeros(n_voxels, np.float32)
-        with recording._file(index).open("wb") as stream:
-            for own in recording.blocks():
-                signal = np.ascontiguousarray(bold[:, own])
-                signal.tofile(stream)
-                with np.errstate(invalid="ignore", over="ignore"):
-                    level = signal.mean(axis=0, dtype=np.float64)
-                baseline[index, own] = np.where(np.isfinite(level), level, 0)
-                if n:
-                    first = _first_look(signal, part, order)
-                    r_square[own] += n * first.r_square
-                    t_mean[own] += n * mean_t(first, part.is_train)
-                    sd[own] = first.residual_sd
-        # Of two runs, the next must not be read while this one is still held.
-        del bold, signal
         if n:
             check_baseline(part.label, sd, baseline[index])
             alive &= (sd > 0) & (baseline[index] > 0)
@@ -167,6 +153,33 @@ def record(
             "BOLD and masks, or leave runs out with --run-id."
         )
     return recording
+
+
+def _write_run(
+    recording: Recording, index: int, bold: np.ndarray, part: Regressors, order: int
+) -> np.ndarray:
+    """Write a run's file, and add what a first look at its training trials tells.
+
+    Returns
+    -------
+    array of shape (n_voxels,), float32
+        Standard deviation of the noise, percent; 0 where the run does not train.
+    """
+    n = int(part.is_train.sum())
+    sd = np.zeros(recording.n_voxels, np.float32)
+    with recording._file(index).open("wb") as stream:
+        for own in recording.blocks():
+            signal = np.ascontiguousarray(bold[:, own])
+            signal.tofile(stream)
+            with np.errstate(invalid="ignore", over="ignore"):
+                level = signal.mean(axis=0, dtype=np.float64)
+            recording.baseline[index, own] = np.where(np.isfinite(level), level, 0)
+            if n:
+                first = _first_look(signal, part, order)
+                recording.r_square[own] += n * first.r_square
+                recording.t_mean[own] += n * mean_t(first, part.is_train)
+                sd[own] = first.residual_sd
+    return sd
 
 
 def check_baseline(label: str, residual_sd: np.ndarray, baseline: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ import numpy as np
 from hyper_bids import figures, metrics, stats
 from hyper_bids.bids.outputs import Fragment, figures_of
 from hyper_bids.participant.decoding import generator_for
-from hyper_bids.participant.pairs import image_pairs, latent_pairs, resampled
+from hyper_bids.participant.methods import HYPER
+from hyper_bids.participant.pairs import Pairs, image_pairs, latent_pairs, resampled
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import methods_text
 
 LOG = logging.getLogger("hyper_bids")
 
-METHOD = "hyper"
-
 SUMMARY_COLUMNS = {
-    "method": "Image model's method: hyper decodes the stimuli's known latents",
+    "method": "hyper decodes the stimuli's known latents, a baseline its encoding of their images; "
+    "latents differ between methods, so that only scores of images compare them",
     "metric": "Name of the score; higher is better",
     "variant": "Form of the score, or what it is computed on",
     "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
@@ -34,24 +35,55 @@ SUMMARY_COLUMNS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One method's scores.
+
+    Attributes
+    ----------
+    name, label : str
+        As in the tables, and as people read it.
+    data : dict
+        ``predicted``, ``targets``, ``training_latents``, ``single_predicted``.
+    pictures : dict or None
+        ``reconstructions``, ``stimuli``, ``training_mean``.
+    pairs : Pairs
+    rows : list of dict
+        Of the summary.
+    nulls : dict
+        (metric, variant) to the null distribution.
+    """
+
+    name: str
+    label: str
+    data: dict
+    pictures: dict | None
+    pairs: Pairs
+    rows: list[dict]
+    nulls: dict[tuple[str, str], np.ndarray]
+
+    def value(self, metric: str, variant: str, control: str | None = None) -> dict:
+        """Return a row of the summary."""
+        key = (metric, variant, control)
+        return next(r for r in self.rows if (r["metric"], r["variant"], r["control"]) == key)
+
+
 def score(
-    job: dict,
-    folder: Path,
-    motion: Path | None,
-    responses: Path,
-    decoding: Path,
-    images: Path | None,
+    job: dict, folder: Path, responses: Path, motion: Path | None = None, **results: Path
 ) -> str:
     """Score the predictions, test them against shuffled pairs, and write tables and page.
 
     Parameters
     ----------
     job : dict
-        ``scores`` (settings), ``random_seed``, ``n_threads``, ``page`` (title, facts, notes,
-        settings, design), ``entities``, ``provenance``.
-    folder, motion, responses, decoding, images : path
-        Where this stage writes, and where stages 0 to 3 wrote (no motion: the BOLD was taken as
-        it is; no images: latents only).
+        ``methods`` (name, label, suffix of its stages), ``scores`` (settings), ``random_seed``,
+        ``n_threads``, ``page`` (title, facts, notes, settings, design), ``entities``,
+        ``provenance``.
+    folder, responses, motion : path
+        Where this stage writes, and where responses and motion are (no motion: the BOLD was taken
+        as it is).
+    **results : path
+        ``decoding`` and ``images`` of each method, with its suffix; no images: latents only.
 
     Returns
     -------
@@ -59,23 +91,46 @@ def score(
         Digest of what was written.
     """
     fragment = Fragment(folder, job["entities"], job["provenance"])
-    index = json.loads((decoding / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
+    scored = [
+        score_method(job, name, label, results[f"decoding{suffix}"], results.get(f"images{suffix}"))
+        for name, label, suffix in job["methods"]
+    ]
+    first = results[f"decoding{job['methods'][0][2]}"]
+    index = json.loads((first / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
+    _write(fragment, scored, index)
+    _draw(fragment, scored, index)
+    # Of a figure that each method has, the first method's is shown.
+    drawn = figures_of_stages([responses, motion, *results.values()])
+    _page(fragment, job, scored, drawn, responses, first)
+    for one in scored:
+        best = one.value("two_way_identification", "latents")
+        LOG.info(
+            "sub-%s: %s, two-way identification %.3f (p = %.2g)",
+            job["entities"]["subject"], one.label, best["value"], best["p"],
+        )  # fmt: skip
+    return fragment.close()
+
+
+def score_method(job: dict, name: str, label: str, decoding: Path, images: Path | None) -> Scored:
+    """Return the scores of one method; they do not depend on which others there are."""
     data = dict(np.load(decoding / "internal" / "prediction.npz"))
     pairs = latent_pairs(data)
     pictures = dict(np.load(images / "internal" / "images.npz")) if images else None
     if pictures:
         pairs |= image_pairs(pictures, job["n_threads"])
-    rng = generator_for(job["random_seed"], job["entities"]["subject"], "scores")
+    stage = "scores" if name == HYPER else f"scores/{name}"
+    rng = generator_for(job["random_seed"], job["entities"]["subject"], stage)
     rows, nulls = summarise(pairs, resampled(data), job["scores"]["n_permutations"], rng)
-    _write(fragment, rows, nulls, pairs, index)
-    _draw(fragment, data, pairs, nulls, rows)
-    _page(fragment, job, rows, (motion, responses, decoding, images))
-    best = next(r for r in rows if r["metric"] == "two_way_identification" and r["control"] is None)
-    LOG.info(
-        "sub-%s: two-way identification %.3f (p = %.2g)",
-        job["entities"]["subject"], best["value"], best["p"],
-    )  # fmt: skip
-    return fragment.close()
+    rows = [{"method": name, **row} for row in rows]
+    return Scored(name, label, data, pictures, pairs, rows, nulls)
+
+
+def figures_of_stages(folders: list[Path | None]) -> dict[str, str]:
+    """Return the stages' figures, name to path; of those of one name the first."""
+    drawn: dict[str, str] = {}
+    for folder in filter(None, folders):
+        drawn = {name: str(path) for name, path in figures_of(folder).items()} | drawn
+    return drawn
 
 
 def summarise(
@@ -92,7 +147,7 @@ def summarise(
             found["se"], low, high = stats.bootstrap_statistic(statistic, len(matrix), rng)
         else:
             _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
-        base = {"method": METHOD, "metric": metric, "variant": variant, "n": found["n"]}
+        base = {"metric": metric, "variant": variant, "n": found["n"]}
         rows.append(
             base
             | {
@@ -111,28 +166,34 @@ def summarise(
             rows.append(base | {"control": "chance", "value": chance[metric]})
     # Until a feature network is given there is no such score, and nothing stands in for it.
     rows += [
-        {"method": METHOD, "metric": "feature_similarity", "variant": v, "control": None}
-        for v in ("code", "printed")
+        {"metric": "feature_similarity", "variant": v, "control": None} for v in ("code", "printed")
     ]
     return rows, nulls
 
 
-def _write(fragment: Fragment, rows, nulls, pairs, index: dict) -> None:
+def _write(fragment: Fragment, scored: list[Scored], index: dict) -> None:
     import pandas as pd
 
+    rows = [row for one in scored for row in one.rows]
     summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     summary["n"] = summary["n"].astype("Int64")
     fragment.table("summary_metrics", summary, SUMMARY_COLUMNS)
-    table = pd.DataFrame({k: index[k] for k in ("stim_id", "n_presentations")})
     columns = {
+        "method": "Method, as in the summary",
         "stim_id": "Key of the stimulus in stimuli/latents.tsv",
         "n_presentations": "Presentations that were averaged",
     }
-    for (metric, variant), (matrix, _) in pairs.items():
-        name = metric if variant == "n/a" else f"{metric} ({variant})"
-        table[name] = np.diag(matrix)
-        columns[name] = "Score of this stimulus; the summary has the mean and the controls"
-    fragment.table("perstim_metrics", table, columns)
+    tables = []
+    for one in scored:
+        table = pd.DataFrame({k: index[k] for k in ("stim_id", "n_presentations")})
+        table.insert(0, "method", one.name)
+        for (metric, variant), (matrix, _) in one.pairs.items():
+            name = metric if variant == "n/a" else f"{metric} ({variant})"
+            table[name] = np.diag(matrix)
+            columns[name] = "Score of this stimulus; the summary has the mean and the controls"
+        tables.append(table)
+    fragment.table("perstim_metrics", pd.concat(tables, ignore_index=True), columns)
+    nulls = {(one.name, *key): null for one in scored for key, null in one.nulls.items()}
     with fragment.file(
         "null_metrics", "Null distributions of the scores: row k is score k of the list, a column "
         "one shuffling of the test stimuli against the predictions.",
@@ -141,16 +202,19 @@ def _write(fragment: Fragment, rows, nulls, pairs, index: dict) -> None:
         np.save(path, np.stack(list(nulls.values())).astype(np.float32))
 
 
-def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
+def _draw(fragment: Fragment, scored: list[Scored], index: dict) -> None:
+    """Draw the first method's scores, and the images of all."""
+    first = scored[0]
     key = ("two_way_identification", "latents")
-    found = {r["control"]: r for r in rows if (r["metric"], r["variant"]) == key and "value" in r}
+    found = first.value(*key)
     figures.save(
         figures.null_histogram(
-            nulls[key], found[None]["value"], {"chance": 0.5}, "two-way identification",
-            found[None]["p"],
+            first.nulls[key], found["value"], {"chance": 0.5}, "two-way identification",
+            found["p"],
         ),
         fragment.figure("null"),
     )  # fmt: skip
+    data = first.data
     matrix = metrics.correlation_similarity(data["predicted"], data["targets"])
     figures.save(
         figures.pair_matrix(matrix, "Predictions against stimuli", "correlation of latents"),
@@ -158,31 +222,36 @@ def _draw(fragment: Fragment, data, pairs, nulls, rows) -> None:
     )
     r = metrics.per_dimension_correlation(data["predicted"], data["targets"])
     figures.save(figures.dimension_correlations(r), fragment.figure("dimensions"))
+    drawn = [one for one in scored if one.pictures]
+    if len(drawn) > 1:
+        rows = {"shown": drawn[0].pictures["stimuli"]}
+        rows |= {one.label: one.pictures["reconstructions"] for one in drawn}
+        figures.save(figures.method_grid(rows, index["stim_id"]), fragment.figure("methods"))
 
 
-def _page(fragment: Fragment, job: dict, rows, stages: tuple[Path | None, ...]) -> None:
+def _page(
+    fragment: Fragment, job: dict, scored: list[Scored], drawn: dict, responses: Path, first: Path
+) -> None:
     import pandas as pd
 
-    _, responses, decoding, _ = stages
-    drawn = {}
-    for stage in filter(None, stages):
-        drawn |= figures_of(stage)
-    drawn |= fragment.figures
     page = job["page"]
     model = json.loads((responses / "internal" / "model.json").read_text(encoding="utf-8"))
     methods = methods_text(page["settings"], page["design"] | {"model": model})
-    decoder = json.loads((decoding / "internal" / "decoder.json").read_text(encoding="utf-8"))
+    decoder = json.loads((first / "internal" / "decoder.json").read_text(encoding="utf-8"))
     facts = [*page["facts"], ["Model of the BOLD", model["described"]]]
     facts.append(["Voxels of the decoder", str(decoder["n_voxels"])])
     if "alpha" in decoder and np.isscalar(decoder["alpha"]):
         facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
+    drawn = drawn | {name: str(path) for name, path in fragment.figures.items()}
+    table = pd.DataFrame([row for one in scored for row in one.rows], columns=list(SUMMARY_COLUMNS))
+    table["method"] = table["method"].map({one.name: one.label for one in scored})
     write_report(
         fragment.page(),
         "participant",
         page["title"],
         [tuple(fact) for fact in facts],
-        {name: str(path) for name, path in drawn.items()},
-        {"scores": pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))},
+        drawn,
+        {"scores": table},
         page["notes"],
         About(page["simulated"], methods, job["provenance"]),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.perceptual import unpickle
 
@@ -17,22 +18,9 @@ EXPECTED = (
     "torchvision (.pth), or EfficientNet-Lite0 (.pth)."
 )
 
-_PAGE = "an HTML page, not weights; the download gave a web page, download again"
-_KINDS: tuple[tuple[bytes, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the weights themselves; fetch them with 'git lfs pull'",
-    ),
-    (b"<!doctype html", _PAGE),
-    (b"<html", _PAGE),
-    (b"<?xml", "an XML page, not weights; the download gave an error page, download again"),
-    (b"\x93numpy", "a NumPy .npy array"),
-    (b"\x1f\x8b", "a gzip archive; unpack it"),
-    (b"torch7", "a Torch7 file"),
-)
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-# The number that PyTorch wrote first, before it wrote zip archives.
-_LEGACY_TORCH = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# First bytes of the oldest pickles, which are text, and of Torch7.
+_OLD_PICKLES = (b"(d", b"}q", b"ccoll")
+_TORCH7 = b"torch7"
 
 
 def read_state(path: Path) -> tuple[str, dict[str, np.ndarray]]:
@@ -58,26 +46,19 @@ def read_state(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            start = stream.read(512)
+            start = stream.read(filekinds.N_BYTES)
     except OSError as error:
         raise InputError(f"{path}: the weights cannot be read ({error.strerror}).") from None
-    if size == 0:
-        raise InputError(f"{path}: the file is empty. Copy or download it again.")
-    if start.startswith(_HDF5):
+    if start.startswith(filekinds.HDF5):
         return "keras", _read_keras(path)
-    if start.startswith(b"PK\x03\x04") or start[2:].startswith(_LEGACY_TORCH):
-        return "state dict", _read_torch(path, start.startswith(b"PK"))
-    if start[4:9] == b"\0\0\0\0{":
+    if start.startswith((filekinds.ZIP, filekinds.OLD_TORCH)):
+        return "state dict", _read_torch(path, start.startswith(filekinds.ZIP))
+    if filekinds.is_safetensors(start):
         return "state dict", _read_safetensors(path)
-    lowered = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for magic, kind in _KINDS:
-        if start.startswith(magic) or lowered.startswith(magic):
-            raise InputError(f"{path}: {kind}. {EXPECTED}")
-    if (start[0] == 0x80 and start[1:2] in b"\2\3\4\5") or start.startswith(
-        (b"(d", b"}q", b"ccoll")
-    ):
+    if start.startswith((*filekinds.PICKLE, *_OLD_PICKLES)):
         return "state dict", unpickle.read_arrays(path)
-    raise InputError(f"{path}: {size} bytes of no known kind, not weights. {EXPECTED}")
+    kind = "a Torch7 file" if start.startswith(_TORCH7) else filekinds.kind_of(path, start)
+    raise InputError(f"{path}: {kind or f'{size} bytes of no known kind, no weights'}. {EXPECTED}")
 
 
 def checked(

@@ -65,21 +65,11 @@ def write_report(
     ValueError
         If ``level`` is unknown.
     """
-    from jinja2 import Environment, StrictUndefined
-
     if level not in specification()["levels"]:
         raise ValueError(f"level {level!r}: known are {', '.join(specification()['levels'])}")
     about = about or About()
-    template = resources.files("hyper_bids").joinpath("data/report.html.j2")
-    environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
     headline = tables.get("scores" if level == "participant" else "stats")
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(
+    page = _template().render(
         title=title,
         subtitle=specification()["levels"][level]["subtitle"],
         simulated=about.simulated,
@@ -90,6 +80,20 @@ def write_report(
         version=__version__,
     )
     _write(Path(path), page)
+
+
+def _template():
+    from jinja2 import Environment, StrictUndefined
+
+    text = resources.files("hyper_bids").joinpath("data/report.html.j2")
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(text.read_text(encoding="utf-8"))
 
 
 def _filled(section: dict, figures: dict, tables: dict, about: About) -> dict | None:

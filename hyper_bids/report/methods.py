@@ -6,6 +6,8 @@ import re
 from pathlib import PurePath
 
 from hyper_bids import __version__
+from hyper_bids.report import imported
+from hyper_bids.report.method_scores import attributes_text, networks_text
 from hyper_bids.report.spec import specification
 
 # Stands for a bracket in a name of the user's, which is no citation.
@@ -22,9 +24,11 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         :func:`hyper_bids.config.to_dict` gives them.
     facts : dict
         Any of ``runs``, ``training_trials``, ``test_trials``, ``test_stimuli``, ``n_latents``,
-        ``t_r`` (seconds), ``shared_stimuli`` (bool), ``generator`` (name, file or None) and
-        ``model`` (of the BOLD, as it was chosen). What is absent is not mentioned, so that without
-        facts the text holds for all participants.
+        ``t_r`` (seconds), ``shared_stimuli`` (bool), ``generator`` (name, file or None),
+        ``model`` (of the BOLD, as it was chosen), ``imported`` (``files``, ``places_known`` and
+        ``runs_known`` of imported responses), ``networks`` (labels of feature networks) and
+        ``attributes`` (``boundaries`` or ``labels``). What is absent is not mentioned, so that
+        without facts the text holds for all participants.
 
     Returns
     -------
@@ -34,7 +38,7 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     paragraphs = [
         _introduction(facts),
         _responses(settings.get("betas", {}), facts),
-        _voxels(settings.get("voxels", {})),
+        _voxels(settings.get("voxels", {}), facts),
         _decoder(settings.get("decoder", {}), facts),
         _images(settings.get("images", {}), facts),
         _scores(settings.get("scores", {}), facts),
@@ -66,14 +70,14 @@ def _introduction(facts: dict) -> str:
     text = (
         f"What participants saw was reconstructed from their brain activity with hyper_bids "
         f"{__version__}, a BIDS App [gorgolewski2016, gorgolewski2017], by the method of "
-        f"Dado and others [dado2022]: the stimuli were made by an image model from known latents, "
+        f"Dado and others [dado2022]: {imported.stimuli_text(facts.get('imported'))}, "
         f"a linear map from brain responses to latents was fitted on training trials, and the "
         f"latents that it predicted for test trials were compared with the true ones."
     )
     if "training_trials" in facts and "test_trials" in facts:
+        had = "There were" if facts.get("runs") == 0 else f"The {_count(facts.get('runs'), 'run')} had"
         text += (
-            f" The {_count(facts.get('runs'), 'run')} had "
-            f"{_count(facts['training_trials'], 'training trial')} and "
+            f" {had} {_count(facts['training_trials'], 'training trial')} and "
             f"{_count(facts['test_trials'], 'test trial')}"
         )
         if "test_stimuli" in facts:
@@ -83,6 +87,8 @@ def _introduction(facts: dict) -> str:
 
 
 def _responses(betas: dict, facts: dict) -> str:
+    if facts.get("imported"):
+        return imported.responses_text(facts["imported"])
     if not betas:
         return ""
     estimator = betas.get("estimator", "lsa")
@@ -199,7 +205,7 @@ def _nuisance(betas: dict, facts: dict) -> str:
     return f"Further regressors were {'; '.join(terms)}."
 
 
-def _voxels(voxels: dict) -> str:
+def _voxels(voxels: dict, facts: dict) -> str:
     if not voxels:
         return ""
     if voxels.get("decoder_mask"):
@@ -210,6 +216,8 @@ def _voxels(voxels: dict) -> str:
             f"{_verbatim(PurePath(voxels['decoder_mask']).name)}"
             f"{which} that lie in the brain."
         )
+    elif facts.get("imported"):
+        text = imported.choice_text(voxels.get("n_voxels", 0))
     else:
         text = (
             f"The decoder used the {voxels.get('n_voxels', 0):,} voxels with the highest z values, "
@@ -223,6 +231,8 @@ def _voxels(voxels: dict) -> str:
         "training trials.",
         "none": "Responses were not standardised.",
     }
+    if facts.get("imported") and not facts["imported"]["runs_known"]:
+        how["run"] = imported.standardised_text()
     text += " " + how.get(voxels.get("standardise"), "")
     return text.rstrip() + " Responses to presentations of one test stimulus were averaged."
 
@@ -259,6 +269,14 @@ def _decoder(decoder: dict, facts: dict) -> str:
     return f"Responses were mapped to {latents} by the decoder {name!r}."
 
 
+# Single precision, the usual, goes without saying.
+_PRECISION = {
+    "bf16": " The convolutions of a PGGAN were computed in bfloat16.",
+    "auto": " The convolutions of a PGGAN were computed in bfloat16 where the machine computes in "
+    "it itself, else in single precision; `Precision` beside the reconstructions tells which.",
+}
+
+
 def _images(images: dict, facts: dict) -> str:
     if not images:
         return ""
@@ -281,7 +299,7 @@ def _images(images: dict, facts: dict) -> str:
             "was made, unless the model itself uses the direction only. Scores of latents are of "
             "the predictions as they were."
         )
-    return text
+    return text + _PRECISION.get(images.get("precision"), "")
 
 
 def _scores(scores: dict, facts: dict) -> str:
@@ -298,6 +316,8 @@ def _scores(scores: dict, facts: dict) -> str:
         "Two-way identification is the share of the other test stimuli that are less similar to "
         "the prediction than the stimulus shown, by correlation of the latents (ties count one "
         "half; chance is 0.5). Images were compared by structural similarity [wang2004]. "
+        f"{networks_text([_verbatim(label) for label in facts.get('networks') or ()])}"
+        f"{attributes_text(facts.get('attributes'), scores.get('attribute_scores', 'raw'))}"
         "The paper's similarities are given both as its text prints them and as its code computes "
         "them, since these differ. An image model makes convincing images of any latents, so that "
         "each score stands beside controls [shirakawa2024]: the prediction of the mean training "

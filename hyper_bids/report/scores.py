@@ -183,8 +183,19 @@ def label(metric: str, variant: str = "n/a") -> str:
     """Return the name of a score as people read it, with its form in brackets."""
     names = specification()
     name = names["metrics"].get(metric, {}).get("label", metric.replace("_", " "))
-    form = names["variants"].get(variant, variant)
+    form = _form(metric, variant, names["variants"])
     return f"{name} ({form})" if form else name
+
+
+def _form(metric: str, variant: str, known: dict[str, str]) -> str:
+    """Return a form as people read it: ``code, NETWORK`` has the network's name behind it."""
+    if metric == "attribute_correlation":
+        name, _, others = variant.partition("_c_")
+        return f"{name}, free of {others.replace('_', ' and ')}" if others else variant
+    first, _, network = variant.partition(", ")
+    if metric == "feature_similarity" and network:
+        return f"{known.get(first, first)}; {network}"
+    return known.get(variant, variant)
 
 
 def _text(value: object) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError
 from hyper_bids.generators import pggan, weightfile
 from hyper_bids.generators.formats import karras_pickle, mxnet_params, torch_files
@@ -98,14 +99,14 @@ def _read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object
     try:
         with path.open("rb") as stream:
             start = stream.read(16)
-        if start[4:9] == b"\0\0\0\0{":
+        if filekinds.is_safetensors(start):
             return *_read_safetensors(path), False
-        if start.startswith(mxnet_params.MAGIC):
+        if start.startswith(filekinds.MXNET):
             return mxnet_params.read_arrays(path), {"container": "mxnet"}, True
-        if start.startswith(torch_files.LEGACY_MAGIC) or zipfile.is_zipfile(path):
+        if start.startswith(filekinds.OLD_TORCH) or zipfile.is_zipfile(path):
             arrays, branch = torch_files.read_tensors(path)
             return arrays, {"container": "torch", "branch": branch}, False
-        if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        if start.startswith(filekinds.PICKLE):
             arrays = karras_pickle.read_variables(path)
             return arrays, {"container": "pickle", "branch": "Gs"}, False
     except OSError as error:

@@ -15,8 +15,6 @@ import numpy as np
 
 from hyper_bids.errors import InputError
 
-MAGIC = (0x112).to_bytes(8, "little")
-
 # First number of an array: dimensions of 64 bits; with a storage type; with shapes as in NumPy.
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _TYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "b1"}

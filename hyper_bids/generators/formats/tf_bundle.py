@@ -7,24 +7,31 @@ block of a table and every array of a bundle carries a CRC-32C; that of all that
 
 References
 ----------
-LevelDB table format: https://github.com/google/leveldb/blob/main/doc/table_format.md
 TensorFlow, ``tensor_bundle.proto`` and ``saved_tensor_slice.proto``.
-Snappy format: https://github.com/google/snappy/blob/main/format_description.txt
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from hyper_bids.errors import InputError
+from hyper_bids.generators.formats import crc32c
+from hyper_bids.generators.formats.leveldb import (
+    AGAIN,
+    damaged,
+    is_table,
+    mapped,
+    read_table,
+    varint,
+)
+
+__all__ = ["Variable", "contents", "is_table", "read_bundle"]
 
 # TensorFlow's number of a type -> NumPy's name of it.
 _TYPES = {
@@ -38,20 +45,7 @@ _VALUE_FIELDS = {
     **{"int64": (10, "varint"), "bool": (11, "varint")},
     **dict.fromkeys(("int32", "uint8", "int16", "int8"), (7, "varint")),
 }
-_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-_FOOTER = 48
-_POLYNOMIAL = 0x82F63B78
-_PIECE = 1 << 22
 _DAMAGED = (IndexError, KeyError, OverflowError, TypeError, ValueError)
-_AGAIN = "Copy or download it again."
-
-# First bytes of a file that is something else -> what it is.
-_KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the weights; run 'git lfs pull'"),
-    (b"<!doctype html", "an HTML page, not weights; download again"),
-    (b"<html", "an HTML page, not weights; download again"),
-    (b"<?xml", "an XML page, not weights; download again"),
-)
 
 
 @dataclass(frozen=True)
@@ -81,13 +75,6 @@ class _Checkpoint:
     variables: dict[str, Variable]
     # The number of files with values; 0 in a V1 checkpoint, whose table has them.
     n_shards: int
-
-
-def is_table(path: str | Path) -> bool:
-    """Say whether a file ends as a table does: a V1 checkpoint, or the index of a bundle."""
-    with Path(path).open("rb") as stream:
-        stream.seek(max(0, stream.seek(0, 2) - len(_MAGIC)))
-        return stream.read() == _MAGIC
 
 
 def contents(prefix: str | Path) -> dict[str, Variable]:
@@ -151,64 +138,7 @@ def read_bundle(
     try:
         return read(checkpoint, chosen)
     except _DAMAGED as error:
-        raise _damaged(checkpoint.path, error) from None
-
-
-def crc32c(data: bytes | memoryview | mmap.mmap) -> int:
-    """Return the CRC-32C (Castagnoli) of bytes.
-
-    A CRC is linear: the first half of the data, moved over the second by what that many zero bytes
-    do to a register, can be added to it. So the data are folded until one word is left.
-    """
-    register = 0xFFFFFFFF
-    for start in range(0, len(data), _PIECE):
-        piece = np.frombuffer(data[start : start + _PIECE], dtype=np.uint8)
-        # Zeros before the data change nothing; the number of words is a power of 2.
-        level = max(0, math.ceil(math.log2(len(piece) / 4)))
-        words = np.zeros(4 << level, dtype=np.uint8)
-        words[-len(piece) :] = piece
-        words = words.view("<u4").astype(np.uint32)
-        for k in range(level - 1, -1, -1):
-            words = _apply(_zeros(k + 2), words[: 1 << k]) ^ words[1 << k :]
-        before = np.array([register], dtype=np.uint32)
-        for k in range(len(piece).bit_length()):
-            if len(piece) >> k & 1:
-                before = _apply(_zeros(k), before)
-        register = int((_apply(_zeros(2), words) ^ before)[0])
-    return register ^ 0xFFFFFFFF
-
-
-@cache
-def _zeros(k: int) -> np.ndarray:
-    """Return (4, 256): what 2^k zero bytes do to each value of each byte of a register."""
-    if k:
-        half = _zeros(k - 1)
-        return _apply(half, half)
-    values = np.arange(256, dtype=np.uint32)
-    lowest = values
-    for _ in range(8):
-        lowest = (lowest >> 1) ^ np.where(lowest & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
-    return np.stack([lowest, values, values << 8, values << 16])
-
-
-def _apply(operator: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    octets = np.ascontiguousarray(registers, dtype="<u4").view(np.uint8)
-    octets = octets.reshape(*registers.shape, 4)
-    moved = operator[0][octets[..., 0]]
-    for place in (1, 2, 3):
-        moved ^= operator[place][octets[..., place]]
-    return moved
-
-
-def _masked_crc32c(data) -> int:
-    # Stored so, because a CRC of data that contain CRCs is a weak one.
-    register = crc32c(data)
-    return (((register >> 15) | (register << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _damaged(path: Path, error: Exception | str) -> InputError:
-    what = error if isinstance(error, str) else type(error).__name__
-    return InputError(f"{path}: damaged ({what}). {_AGAIN}")
+        raise damaged(checkpoint.path, error) from None
 
 
 def _open(prefix: str | Path) -> _Checkpoint:
@@ -220,7 +150,7 @@ def _open(prefix: str | Path) -> _Checkpoint:
             f"{prefix}: no TensorFlow checkpoint, there is neither {index} nor a file {given}."
         )
     try:
-        items = _table(path)
+        items = read_table(path)
         key, header = next(items, (b"?", b""))
         if key != b"":
             raise InputError(f"{path}: a LevelDB table, but not a TensorFlow checkpoint.")
@@ -233,7 +163,7 @@ def _open(prefix: str | Path) -> _Checkpoint:
         variables = {_text(key): _variable_v2(value) for key, value in items if key[0]}
         return _Checkpoint(path, variables, int(fields[1][0]))
     except _DAMAGED as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _variables_v1(header) -> dict[str, Variable]:
@@ -257,7 +187,7 @@ def _variable_v2(message) -> Variable:
 
 def _values_v1(checkpoint: _Checkpoint, chosen: dict[str, Variable]) -> dict[str, np.ndarray]:
     arrays = {}
-    for key, value in _table(checkpoint.path):
+    for key, value in read_table(checkpoint.path):
         if key == b"":
             continue
         data = _fields(_fields(value)[2][0])
@@ -274,11 +204,11 @@ def _values_v1(checkpoint: _Checkpoint, chosen: dict[str, Variable]) -> dict[str
         else:
             values = np.frombuffer(b"".join(parts), dtype=form)
         if values.size != math.prod(variable.shape):
-            raise _damaged(checkpoint.path, f"{name} has {values.size} values of {variable.shape}")
+            raise damaged(checkpoint.path, f"{name} has {values.size} values of {variable.shape}")
         arrays[name] = values.astype(variable.dtype).reshape(variable.shape)
     missing = [name for name in chosen if name not in arrays]
     if missing:
-        raise _damaged(checkpoint.path, f"no values of {missing[0]}")
+        raise damaged(checkpoint.path, f"no values of {missing[0]}")
     return {name: arrays[name] for name in chosen}
 
 
@@ -290,115 +220,21 @@ def _values_v2(checkpoint: _Checkpoint, chosen: dict[str, Variable]) -> dict[str
         shard, first, size, crc = variable.place
         path = Path(f"{prefix}.data-{shard:05d}-of-{checkpoint.n_shards:05d}")
         if shard not in shards:
-            shards[shard] = _map(path)
+            shards[shard] = mapped(path)
         dtype = np.dtype(variable.dtype).newbyteorder("<")
         if size != math.prod(variable.shape) * dtype.itemsize:
-            raise _damaged(checkpoint.path, f"{name} has {size} bytes, shape {variable.shape}")
+            raise damaged(checkpoint.path, f"{name} has {size} bytes, shape {variable.shape}")
         if first + size > len(shards[shard]):
             raise InputError(
                 f"{path}: truncated, {len(shards[shard])} bytes, but {name} ends at byte "
-                f"{first + size}. {_AGAIN}"
+                f"{first + size}. {AGAIN}"
             )
         values = shards[shard][first : first + size]
-        if _masked_crc32c(values) != crc:
-            raise _damaged(path, f"the CRC-32C of {name} is another")
+        if crc32c.masked(values) != crc:
+            raise damaged(path, f"the CRC-32C of {name} is another")
         array = np.frombuffer(values, dtype=dtype).astype(variable.dtype)
         arrays[name] = array.reshape(variable.shape)
     return arrays
-
-
-def _map(path: Path) -> memoryview:
-    """Return the bytes of a file, read when they are used; refuse what is something else."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-            if not stream.seek(0, 2):
-                raise InputError(f"{path}: the file is empty. {_AGAIN}")
-            for magic, kind in _KINDS:
-                if start.startswith(magic):
-                    raise InputError(f"{path}: {kind}")
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: missing. A checkpoint is its .index file and all its .data files; get all."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
-def _table(path: Path) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the keys and the values of a table."""
-    table = _map(path)
-    footer = table[-_FOOTER:]
-    if len(table) < _FOOTER or footer[-8:] != _MAGIC:
-        raise InputError(
-            f"{path}: truncated, or no TensorFlow checkpoint (no LevelDB table ends with it). "
-            f"{_AGAIN}"
-        )
-    place = 0
-    for _ in range(2):  # the place of the meta index, which has nothing in it
-        _, place = _varint(footer, place)
-    for _, handle in _items(_block(path, table, footer[place:])):
-        yield from _items(_block(path, table, handle))
-
-
-def _block(path: Path, table: memoryview, handle: memoryview) -> memoryview:
-    first, place = _varint(handle, 0)
-    size, _ = _varint(handle, place)
-    end = first + size
-    if end + 5 > len(table) - _FOOTER:
-        raise InputError(
-            f"{path}: truncated, {len(table)} bytes, but a block ends at byte {end + 5}. {_AGAIN}"
-        )
-    if _masked_crc32c(table[first : end + 1]) != int.from_bytes(table[end + 1 : end + 5], "little"):
-        raise _damaged(path, f"the CRC-32C of the block at byte {first} is another")
-    block, kind = table[first:end], table[end]
-    if kind not in (0, 1):
-        raise InputError(
-            f"{path}: compressed in a way that is not read here (type {kind}; none and Snappy are)."
-        )
-    return memoryview(_snappy(block)) if kind else block
-
-
-def _items(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    n_restarts = int.from_bytes(block[-4:], "little")
-    end = len(block) - 4 * (n_restarts + 1)
-    place, key = 0, b""
-    while place < end:
-        shared, place = _varint(block, place)
-        added, place = _varint(block, place)
-        length, place = _varint(block, place)
-        if place + added + length > end or shared > len(key):
-            raise ValueError("an item that ends after its block")
-        key = key[:shared] + bytes(block[place : place + added])
-        place += added + length
-        yield key, block[place - length : place]
-
-
-def _snappy(data: memoryview) -> bytes:
-    size, place = _varint(data, 0)
-    out = bytearray()
-    while place < len(data):
-        kind, rest = data[place] & 3, data[place] >> 2
-        place += 1
-        # Bytes that follow the tag: with the length of a literal, or the distance of a copy.
-        more = (max(0, rest - 59), 1, 2, 4)[kind]
-        number = int.from_bytes(data[place : place + more], "little")
-        place += more
-        if kind == 0:
-            length = (number if more else rest) + 1
-            out += data[place : place + length]
-            place += length
-            continue
-        length = 4 + (rest & 7) if kind == 1 else rest + 1
-        distance = number + ((rest >> 3) << 8) if kind == 1 else number
-        if not 0 < distance <= len(out):
-            raise ValueError("a copy from before the start")
-        pattern = out[-distance:][:length]
-        out += (pattern * (length // len(pattern) + 1))[:length]
-    if len(out) != size:
-        raise ValueError("a block of another size than it says")
-    return bytes(out)
 
 
 def _fields(message) -> dict[int, list]:
@@ -406,12 +242,12 @@ def _fields(message) -> dict[int, list]:
     fields: dict[int, list] = {}
     place = 0
     while place < len(message):
-        tag, place = _varint(message, place)
+        tag, place = varint(message, place)
         wire = tag & 7
         if wire == 0:
-            value, place = _varint(message, place)
+            value, place = varint(message, place)
         else:
-            size, place = _varint(message, place) if wire == 2 else ({1: 8, 5: 4}[wire], place)
+            size, place = varint(message, place) if wire == 2 else ({1: 8, 5: 4}[wire], place)
             if place + size > len(message):
                 raise ValueError("a field that ends after its message")
             value = message[place : place + size]
@@ -421,21 +257,10 @@ def _fields(message) -> dict[int, list]:
     return fields
 
 
-def _varint(data, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 64:
-        value |= (data[place] & 127) << shift
-        place += 1
-        if data[place - 1] < 128:
-            return value, place
-        shift += 7
-    raise ValueError("a number of more than 64 bits")
-
-
 def _varints(data) -> Iterator[int]:
     place = 0
     while place < len(data):
-        value, place = _varint(data, place)
+        value, place = varint(data, place)
         yield value - (1 << 64) if value >> 63 else value
 
 

@@ -20,9 +20,6 @@ from hyper_bids import unpickling
 from hyper_bids.errors import InputError, listing
 from hyper_bids.unpickling import Record
 
-# The older format starts with this number, pickled.
-LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
-
 _TYPES = {
     "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "BFloat16Storage": "u2",
     "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1",

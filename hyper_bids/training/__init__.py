@@ -1,0 +1,1 @@
+"""Image models made from a folder of images: ``train-vaegan`` and ``fit-eigenface``."""

@@ -1,0 +1,44 @@
+"""What a VAE-GAN is trained with. Imports the standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VaeGanTraining:
+    """Settings of a training; two of the same settings and images give the same weights.
+
+    Attributes
+    ----------
+    resolution : int
+        Height and width of the images in pixels, a multiple of 32.
+    n_latents : int
+        Length of a latent vector.
+    width : int
+        A third of the channels of the encoder's first layer; the original has 64.
+    epochs : int
+        Passes over the images.
+    batch_size : int
+        Images a step.
+    learning_rate : float
+        Of Adam, while there is no discriminator; a third of it afterwards.
+    vae_only : bool
+        Leave out the discriminator.
+    random_seed : int
+        Of all that is drawn.
+    """
+
+    resolution: int = 64
+    n_latents: int = 128
+    width: int = 16
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    vae_only: bool = False
+    random_seed: int = 1412
+
+    @property
+    def vae_epochs(self) -> int:
+        """Epochs without a discriminator: all of them, or the first two thirds."""
+        return self.epochs if self.vae_only else round(2 * self.epochs / 3)
