@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test lint install
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-faces
 	$(BIN)/hyper_bids demo $(DEMO)
 
 test: $(VENV)/.installed-test
@@ -32,6 +32,13 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt version | $(BIN)/python
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	@touch $@
+
+# Of some machines there is no build of dlib; the app then does without feature networks.
+$(VENV)/.installed-faces: pyproject.toml constraints.txt version | $(BIN)/python
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[faces]' || \
+	{ echo "The feature networks cannot be installed here; going on without them."; \
+	  $(BIN)/python -m pip install --constraint constraints.txt --editable .; }
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt version | $(BIN)/python
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'

@@ -47,13 +47,14 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     # Fewer voxels than the small brain has, so that the choice of voxels is seen at work.
     # The heads of simulated participants lie still.
     chosen = ["--n-voxels", "1000", "--no-realign", "--work-dir", str(out / "work")]
+    chosen += ["--methods", "hyper", "vaegan", "eigenface"]
     app([str(raw), str(results), "participant", *chosen, *more])
     app([str(raw), str(results), "group", *more])
-    figure = next(iter(sorted(results.glob("sub-*/figures/*recon*.png"))), None)
+    figure = next(iter(sorted(results.glob("sub-*/figures/*methods*.png"))), None)
     for text, path in (
         ("The group's page", results / "group.html"),
         ("A participant's page", results / "sub-01.html"),
-        ("Shown and reconstructed", figure),
+        ("Shown, and reconstructed by each method", figure),
     ):
         if path is not None and path.is_file():
             LOG.info("%s: %s", text, path)

@@ -16,6 +16,7 @@ from hyper_bids.bids import inputs, outputs
 from hyper_bids.config import Settings, to_toml
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import HyperBidsError, InputError, counted, listing
+from hyper_bids.participant.comparisons import check_boundaries, check_networks
 from hyper_bids.participant.methods import baselines
 from hyper_bids.participant.plan import Plan, describe, make_plan
 
@@ -38,6 +39,7 @@ def check(settings: Settings, chosen: list[str]) -> list[Plan]:
         resolve_device(settings.resources.device)
     if not settings.inputs.skip_bids_validation and not settings.inputs.participant_label:
         validate(bids_dir)
+    check_networks(settings.scores)
     plans, wrong = [], {}
     for participant in chosen:
         try:
@@ -54,6 +56,7 @@ def check(settings: Settings, chosen: list[str]) -> list[Plan]:
             f"{listing('sub-' + p for p in wrong)}. Mend them, or choose others with "
             f"--participant-label."
         )
+    check_boundaries(settings.scores, plans)
     return plans
 
 

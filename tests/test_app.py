@@ -223,8 +223,8 @@ def test_a_prediction_of_the_training_mean_looks_like_no_information(out):
     assert app.scores(out, "latent_correlation")["training_mean"] == 0
 
 
-def test_without_a_feature_network_the_row_says_so_and_has_no_number(out):
-    rows = app.table(out, "_desc-summary_metrics.tsv")
+def test_without_images_the_row_of_feature_similarity_has_no_number(plain):
+    rows = app.table(plain, "_desc-summary_metrics.tsv")
     rows = rows[rows["metric"] == "feature_similarity"]
     assert sorted(rows["variant"]) == ["code", "printed"]
     assert rows[["value", "se", "p", "n"]].isna().all(axis=None)

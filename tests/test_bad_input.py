@@ -249,8 +249,16 @@ def test_images_that_are_named_but_not_there(tmp_path, refused):
 
 def test_images_that_are_none(tmp_path, refused):
     tree = bids_tree.make_dataset(tmp_path / "ds", ("01",), n_latents=100)
-    words = ["face013.png", "not a readable image"]
+    words = ["face013.png", "not a readable picture"]
     refused(tree, "--generator", "demo", status=65, words=words)
+    for content, word in (
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"/annex/objects/MD5E-s9--0.png\n", "git-annex pointer"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+    ):
+        (tree / "stimuli" / "face013.png").write_bytes(content)
+        refused(tree, "--generator", "demo", status=65, words=["face013.png", word])
 
 
 def test_all_that_is_wrong_with_several_participants_is_listed(tmp_path, refused, said):

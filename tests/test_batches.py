@@ -60,9 +60,9 @@ def test_less_memory_means_fewer_images_that_fit_into_a_half_of_it_and_never_non
     found = []
     for free_bytes in np.linspace(0, 3 * GB, 40):
         free(int(free_bytes))
-        n = batches.choose_batch(Painter(64))
+        n = batches.choose_batch(Painter(128))
         assert n in (1, 2, 4, 8, 16)
-        assert n == 1 or batches.BASE + n * batches.IMAGE <= free_bytes / 2
+        assert n == 1 or batches.BASE + n * 128**2 * 2048 <= free_bytes / 2
         found.append(n)
     assert found == sorted(found)
     assert set(found) == {1, 2, 4, 8, 16}
@@ -71,8 +71,8 @@ def test_less_memory_means_fewer_images_that_fit_into_a_half_of_it_and_never_non
 
 def test_the_memory_of_the_job_counts_if_it_is_less_than_what_is_free(free):
     free(100 * GB)
-    assert batches.choose_batch(Painter(64), limit_mb=600) == 2
-    assert batches.choose_batch(Painter(64), limit_mb=10**6) == 16
+    assert batches.choose_batch(Painter(128), limit_mb=600) == 2
+    assert batches.choose_batch(Painter(128), limit_mb=10**6) == 16
 
 
 def test_a_number_is_taken_as_it_is(free):
@@ -174,3 +174,25 @@ def test_nothing_is_said_of_memory_that_suffices(free, caplog):
     with caplog.at_level(logging.DEBUG, logger="hyper_bids"):
         batches.choose_batch(Painter(1024))
     assert not caplog.messages
+
+
+def test_the_app_says_with_what_precision_and_in_what_batches_it_made_images(tmp_path, said):
+    import app
+
+    from hyper_bids.simulate.dataset import simulate
+
+    sizes = pggan.Architecture(resolution=64, n_latents=4, fmap_base=256, fmap_max=8)
+    rng = np.random.default_rng(0)
+    arrays = {key: rng.standard_normal(shape) for key, shape in sizes.shapes().items()}
+    saving.save_network(tmp_path / "w.safetensors", "pggan", arrays, "tiny", "none")
+    simulate(tmp_path / "raw", app.small())
+    flags = ["--generator", tmp_path / "w.safetensors", "--feature-network", "none"]
+    made = {}
+    for name, more in (("usual", []), ("other", ["--precision", "bf16", "--batch-size", "3"])):
+        assert app.run(tmp_path / "raw", tmp_path / name, *flags, *more) == 0
+        told = app.sidecar(tmp_path / name, "_desc-recon_images.json")
+        made[name] = app.load(tmp_path / name, "_desc-recon_images.npy"), told
+    assert (made["usual"][1]["Precision"], made["usual"][1]["BatchSize"]) == ("float32", 16)
+    assert (made["other"][1]["Precision"], made["other"][1]["BatchSize"]) == ("bfloat16", 3)
+    difference = np.abs(made["usual"][0].astype(float) - made["other"][0])
+    assert 0 < difference.mean() < 2

@@ -72,3 +72,29 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_overwritten(checkpoi
         assert word in said.messages[-1]
     assert there.read_bytes() == b"kept"
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_vaegan_of_tensorflow_is_converted_with_its_frame(rng, tmp_path, said):
+    from test_tf_bundle import write_bundle
+    from test_vaegan import drawn_variables
+
+    arrays = {name: np.asarray(a, np.float32) for name, a in sorted(drawn_variables(rng).items())}
+    arrays["discriminator/fc/W"] = np.zeros((3, 1), np.float32)
+    write_bundle(tmp_path / "vaegan.ckpt", dict(sorted(arrays.items())))
+    path, target = tmp_path / "vaegan.ckpt.index", tmp_path / "vaegan.safetensors"
+    assert cli.main(["convert-weights", str(path), str(target), "--name", "celeba"]) == 0
+    assert "VanRullen and Reddy's TensorFlow checkpoint, 64 pixels" in said.text
+    theirs, ours = checkpoints.load(path), checkpoints.load(target)
+    assert (ours.name, ours.frame, ours.latent_space) == ("celeba", theirs.frame, "encoded")
+    assert ours.frame == 0.8
+    latents = rng.standard_normal((2, 7))
+    np.testing.assert_array_equal(ours.generate(latents), theirs.generate(latents))
+    images = rng.random((2, 64, 64, 3), dtype=np.float32)
+    np.testing.assert_array_equal(ours.encode(images), theirs.encode(images))
+    metadata = weightfile.read_header(target).metadata
+    assert metadata["source"] == "vaegan-tensorflow"
+    assert "CelebA" in metadata["licence"]
+    # Its values are missing.
+    (tmp_path / "vaegan.ckpt.data-00000-of-00001").unlink()
+    assert cli.main(["convert-weights", str(path), str(tmp_path / "b.safetensors")]) == 65
+    assert "data-00000-of-00001" in said.messages[-1]

@@ -121,6 +121,7 @@ def test_an_exported_network_makes_the_images_of_the_original(kind, given, tiny,
     assert exported_kind(path) == kind
     assert isinstance(model, ImageGenerator)
     assert (model.name, model.n_latents, model.image_shape) == ("tiny", 4, (3, 5, 3))
+    assert (model.latent_space, model.frame) == ("z", 1.0)
     assert model.checksum == hashlib.sha256(path.read_bytes()).hexdigest()
     expected = (eager(tiny, latents).transpose(0, 2, 3, 1) + 1) / 2
     images = model.generate(latents)

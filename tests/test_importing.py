@@ -701,38 +701,3 @@ def test_trials_of_the_layout_of_bdpy_are_chosen_by_a_column(tmp_path, rng):
         InputError, lambda: import_responses(tmp_path / "b", Import(paths, wanted)),
         "dataset[DataType]", "3", "there are 1, 2",
     )  # fmt: skip
-
-
-def test_the_decoder_starts_from_an_import(tmp_path, rng):
-    """The arrays are what the decoding stage wants: it recovers a planted code."""
-    from hyper_bids.config import Settings, to_dict
-    from hyper_bids.participant.decoding import fit_decoder
-
-    T, U = rng.standard_normal((80, 4)), rng.standard_normal((20, 4))
-    W = rng.standard_normal((4, 30))
-    X, Y = (a @ W + 0.1 * rng.standard_normal((len(a), 30)) for a in (T, U))
-    np.savez(tmp_path / "r.npz", X=X.T, T=T, Y=Y.T, U=U)
-    import_responses(tmp_path / "out", Import((tmp_path / "r.npz",), VARIABLES))
-    responses, table, latents = read_back(tmp_path / "out", "01")
-    internal = tmp_path / "responses" / "internal"
-    internal.mkdir(parents=True)
-    grid = unknown_grid(responses.shape[1])
-    arrays = {"betas": responses, "mean_z": np.ones(30), "mask": grid.mask, "affine": grid.affine,
-              "background": np.zeros(grid.mask.shape)}  # fmt: skip
-    for name, array in arrays.items():
-        np.save(internal / f"{name}.npy", array)
-    np.save(tmp_path / "latents.npy", latents)
-    settings = Settings()
-    job = {
-        "entities": {"subject": "01"}, "provenance": {}, "random_seed": 1, "device": "cpu",
-        "progress": False, "latents": str(tmp_path / "latents.npy"), "writes_maps": True,
-        "voxels": to_dict(settings.voxels), "decoder": to_dict(settings.decoder),
-        "trials": {"run_index": [0] * 80 + [1] * 20, **{c: table[c].tolist() for c in
-                   ("stim_id", "stim_file", "split")}},
-    }  # fmt: skip
-    fit_decoder(job, tmp_path / "decoding", tmp_path / "responses")
-    data = np.load(tmp_path / "decoding" / "internal" / "prediction.npz")
-    r = [
-        np.corrcoef(a, b)[0, 1] for a, b in zip(data["predicted"].T, data["targets"].T, strict=True)
-    ]
-    assert min(r) > 0.9

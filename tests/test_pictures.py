@@ -12,7 +12,7 @@ from hyper_bids.generators.pictures import (
     read_picture,
     read_pictures,
 )
-from hyper_bids.participant.images import read_image
+from hyper_bids.participant.shown import stimulus_images
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def test_a_picture_of_the_wanted_size_keeps_each_value(saved, photo, name):
 def test_a_picture_is_the_one_that_the_stage_of_images_shows(saved, photo):
     path = saved(photo)
     image = read_picture(path, (12, 10))
-    np.testing.assert_array_equal(np.rint(image * 255), read_image(path, (12, 10, 3)))
+    told = {"stimuli_folder": str(path.parent)}
+    images, _ = stimulus_images([path.name], told, np.zeros((1, 2)), (12, 10))
+    np.testing.assert_array_equal(np.rint(image * 255), images[0])
 
 
 def test_the_middle_of_a_wide_or_high_picture_is_taken_undistorted(saved, photo):
@@ -71,6 +73,26 @@ def test_the_part_taken_is_the_largest_centred_one_of_the_aspect(size):
         if min(wide, high) > 1:
             assert abs(wide - high * aspect) <= 0.5 * max(1, aspect)
     assert crop_box(178, 218, (64, 64)) == (0, 20, 178, 198)
+
+
+def test_a_frame_is_the_middle_part_of_what_is_taken(saved, photo):
+    wide = np.zeros((40, 70, 3), np.uint8)
+    wide[:, 15:55] = 90
+    wide[8:32, 25:45] = photo
+    # Of the middle square of 40 pixels, 0.6 of the height and half of the width hold the photograph.
+    path = saved(wide)
+    np.testing.assert_array_equal(
+        read_picture(path, (24, 24), 0.6)[:, 2:22], photo / np.float32(255)
+    )
+    np.testing.assert_array_equal(read_picture(path, (20, 20), 0.5), photo[2:22] / np.float32(255))
+    whole = read_picture(path, (40, 40))
+    np.testing.assert_array_equal(read_picture(path, (40, 40), 1.0), whole)
+    assert (whole[[0, -1]] == np.float32(90) / np.float32(255)).all()
+    for read in (read_pictures([path], (20, 20), 0.5), *picture_batches([path], (20, 20), 9, 0.5)):
+        np.testing.assert_array_equal(read[0], read_picture(path, (20, 20), 0.5))
+    for wrong in (0, 1.01, -0.5, np.nan):
+        with pytest.raises(ValueError, match="above 0 to 1"):
+            read_picture(path, (20, 20), wrong)
 
 
 def test_a_fine_pattern_becomes_grey_when_it_shrinks_and_not_stripes(saved):

@@ -319,13 +319,19 @@ def test_a_score_or_control_that_stands_twice_is_refused_and_no_page_is_written(
 
 def test_scores_of_two_methods_are_told_apart(tmp_path, rng):
     one, two = participant_scores(rng), participant_scores(rng, method="other")
+    view = scores.score_view(pd.concat([one, two]))
+    assert view["columns"][:3] == ["score", "method", "value"]
+    first, second = view["rows"][::2], view["rows"][1::2]
+    for table, method, rows in ((one, "HYPER", first), (two, "other", second)):
+        main = table[table["control"].isna() & table["value"].notna()].to_dict("records")
+        assert len(main) == len(rows)
+        for row, line in zip(main, rows, strict=True):
+            name = NAMES[row["metric"], row["variant"]] if method == "HYPER" else ""
+            assert line[:2] == [name, method]
+            assert line[2].startswith(shown(row["value"]))
+    assert scores.summary("participant", pd.concat([one, two])).startswith("HYPER: two-way")
     page = made(tmp_path, tables={"scores": pd.concat([one, two])})
-    values = page.column("scores", "value")
-    for table, method in ((one, "hyper"), (two, "other")):
-        main = table[table["control"].isna() & table["value"].notna()]
-        for row in main.to_dict("records"):
-            name = f"{method}: {NAMES[row['metric'], row['variant']]}"
-            assert values[name].startswith(shown(row["value"]))
+    assert "HYPER" in page.text
 
 
 @pytest.mark.parametrize(("level", "unit"), [("participant", "test stimuli"), ("group", "partic")])
@@ -797,10 +803,15 @@ NETWORKS = [
     "EfficientNet-Lite0 (ImageNet), pooled head: a stand-in",
     "dlib face ResNet v1, descriptor: a stand-in",
 ]
-FACTS = [{}, {"model": MODEL}, {"networks": NETWORKS, "attributes": "boundaries"}]
+BASELINES = [["VAE-GAN", "/models/vaegan [1].safetensors"], ["Eigenface", None]]
+FACTS = [
+    {"baselines": BASELINES},
+    {"model": MODEL},
+    {"networks": NETWORKS, "attributes": "boundaries"},
+]
 
 
-@pytest.mark.parametrize("facts", FACTS, ids=["any model", "a chosen model", "networks"])
+@pytest.mark.parametrize("facts", FACTS, ids=["baselines", "a chosen model", "networks"])
 @pytest.mark.parametrize("changes", COMBINATIONS)
 def test_what_the_methods_cite_is_in_their_list_and_nothing_else_is(changes, facts):
     text = methods_text(settings_of(**changes), facts)
@@ -873,3 +884,14 @@ def test_cosines_of_the_confounds_are_the_drift_and_no_order_was_chosen():
     assert "a constant and the cosines of the confounds as drift" in text
     assert "order of drift" not in text
     assert "polynomial" not in text
+
+
+def test_the_methods_say_what_each_baseline_decodes_and_with_what():
+    settings = settings_of()
+    text = methods_text(settings, {"generator": "demo", "baselines": BASELINES})
+    assert "Eigenface, scores of up to 512 principal components of the training stimuli" in text
+    assert "VAE-GAN, the encoding by the image model vaegan [1]" in text
+    assert "from the same voxels and by the same decoder" in text
+    alone = methods_text(settings, {"generator": None, "known": False, "baselines": BASELINES})
+    assert "known latents" not in alone.split("\n\n")[4]
+    assert "For comparison" not in methods_text(settings, {"generator": "demo"})

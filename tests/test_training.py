@@ -20,23 +20,33 @@ from hyper_bids.training import vaegan as training_of_vaegan
 from hyper_bids.training.settings import VaeGanTraining
 from hyper_bids.training.vaegan import Training
 
-TINY = VaeGanTraining(resolution=32, n_latents=5, width=1, epochs=4, batch_size=8, random_seed=3)
+TINY = VaeGanTraining(resolution=32, n_latents=5, width=1, epochs=6, batch_size=8, random_seed=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute on one thread: more of them wait for each other where the arrays are so small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def faces(rng):
-    """Twenty-two uint8 images of 32 pixels: a disc whose place and brightness differ."""
+    """Twenty-two uint8 images of 32 pixels: a disc on grey."""
     return discs(rng, 22)[0]
 
 
 def discs(rng, n):
-    """Return images of discs, and their place and brightness in [0, 1], (n, 3)."""
+    """Return images of white discs, and planted in [0, 1], (n, 3): place, grey around them."""
     planted = rng.random((n, 3))
     y, x = np.mgrid[:32, :32] / 31
     centre = 0.3 + 0.4 * planted[:, :2]
     apart = np.hypot(y - centre[:, :1, None], x - centre[:, 1:, None])
     disc = 1 / (1 + np.exp((apart - 0.2) * 40))
-    grey = 0.2 + disc * (0.3 + 0.5 * planted[:, 2, None, None])
+    grey = 0.1 + 0.5 * planted[:, 2, None, None]
+    grey = grey + disc * (0.95 - grey)
     return np.rint(255 * grey[..., None] * [1, 0.9, 0.7]).astype(np.uint8), planted
 
 
@@ -214,23 +224,23 @@ def test_the_second_phase_adds_features_and_only_the_generator_works_against_the
 
 
 def test_reconstructions_and_latents_follow_the_images(rng):
-    images, planted = discs(rng, 320)
+    images, planted = discs(rng, 192)
     settings = dataclasses.replace(
-        TINY, width=2, epochs=40, batch_size=16, learning_rate=3e-3, vae_only=True
+        TINY, width=2, epochs=24, learning_rate=5e-3, vae_only=True
     )
-    training = commands.train(images[:256], settings)
+    training = commands.train(images[:128], settings)
     weights = vaegan.prepare({k: torch.from_numpy(v) for k, v in training.weights().items()})
     shown = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     latents = vaegan.encode_forward(weights, shown)
     made = vaegan.generator_output(weights, latents)
-    error = ((made - shown)[256:] ** 2).mean()
-    baseline = ((shown[:256].mean(0) - shown[256:]) ** 2).mean()
+    error = ((made - shown)[128:] ** 2).mean()
+    baseline = ((shown[:128].mean(0) - shown[128:]) ** 2).mean()
     assert error < 0.25 * baseline
-    # A line through the latents tells place and brightness of discs that were not trained on.
-    design = np.c_[latents.numpy(), np.ones(320)]
-    fitted = np.linalg.lstsq(design[:256], planted[:256])[0]
-    residual = ((design @ fitted - planted)[256:] ** 2).mean(0)
-    assert (residual < 0.3 * planted.var(0)).all()
+    # A linear map of the latents tells what was planted in images that were not trained on.
+    design = np.c_[latents.numpy(), np.ones(192)]
+    fitted = np.linalg.lstsq(design[:128], planted[:128])[0]
+    residual = ((design @ fitted - planted)[128:] ** 2).mean(0)
+    assert (residual < 0.25 * planted[128:].var(0)).all()
 
 
 # Resumption
@@ -239,14 +249,15 @@ def test_reconstructions_and_latents_follow_the_images(rng):
 def test_a_training_that_goes_on_has_the_bits_of_one_without_a_break(faces, tmp_path):
     whole = commands.train(faces, TINY)
     path = tmp_path / "x.partial"
-    assert 0 < TINY.vae_epochs < TINY.epochs - 1
+    # A break before, between and after the first steps of each phase.
+    assert TINY.vae_epochs == 5
     for _ in range(TINY.epochs):
         training = Training(TINY)
         if path.exists():
             resume.load_progress(path, training, resume.checksum_of(faces))
         training.run_epoch(faces)
         resume.save_progress(path, training, resume.checksum_of(faces))
-    assert training.epoch == whole.epoch == 4
+    assert training.epoch == whole.epoch == 6
     for name, array in whole.state.items():
         assert torch.equal(array, training.state[name]), name
     # Seed and epoch decide: another seed gives others.

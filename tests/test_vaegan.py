@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from hyper_bids.errors import InputError
-from hyper_bids.generators import checkpoints, protocol, vaegan, vaegan_tensorflow, weightfile
+from hyper_bids.generators import (
+    checkpoints,
+    protocol,
+    saving,
+    vaegan,
+    vaegan_tensorflow,
+    weightfile,
+)
 from hyper_bids.generators.formats import tf_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +136,11 @@ def tensorflow_shapes():
 
 @pytest.fixture
 def variables(rng):
+    return drawn_variables(rng)
+
+
+def drawn_variables(rng):
+    """Return the variables of the encoder and the generator, drawn at random."""
     drawn = {}
     for name, shape in tensorflow_shapes().items():
         if name.endswith(("gamma", "Squeeze_1/ExponentialMovingAverage")):
@@ -434,6 +446,7 @@ def test_a_checkpoint_given_as_image_model_decodes_and_encodes(variables, model,
         {name: np.asarray(array, np.float32) for name, array in everything.items()},
     )
     loaded = checkpoints.load(path)
+    assert (loaded.latent_space, loaded.frame) == ("encoded", 0.8)
     latents = rng.standard_normal((2, loaded.n_latents))
     np.testing.assert_array_equal(loaded.generate(latents), model.generate(latents))
     images = rng.random((2, *loaded.image_shape), dtype=np.float32)
@@ -449,3 +462,58 @@ def test_a_weight_file_of_the_project_decodes_and_encodes(variables, model, rng,
     latents = rng.standard_normal((2, loaded.n_latents))
     np.testing.assert_array_equal(loaded.generate(latents), model.generate(latents))
     assert loaded.encode(loaded.generate(latents)).shape == latents.shape
+    assert (loaded.latent_space, loaded.frame) == ("encoded", 1.0)
+
+
+@pytest.fixture
+def written(variables, tmp_path):
+    """Return a function that writes a weight file with metadata, and gives its path."""
+
+    def write(**metadata):
+        path = tmp_path / "small.safetensors"
+        state = vaegan_tensorflow.from_tensorflow(variables)
+        saving.save_network(path, "vaegan", state, "small", "none", **metadata)
+        return path
+
+    return write
+
+
+def test_frame_and_display_of_a_weight_file_are_kept(written, variables, rng):
+    latents = rng.standard_normal((3, 7))
+    loaded = checkpoints.load(written(frame=0.75, display="clip"))
+    assert loaded.frame == 0.75
+    import torch
+
+    state = vaegan_tensorflow.from_tensorflow(variables)
+    weights = vaegan.prepare({key: torch.from_numpy(value) for key, value in state.items()})
+    raw = vaegan.generator_output(weights, torch.tensor(latents, dtype=torch.float32))
+    expected = np.clip(raw.permute(0, 2, 3, 1).numpy(), 0, 1)
+    assert 0.05 < (expected < 1).mean() < 1
+    np.testing.assert_allclose(loaded.generate(latents), expected, atol=1e-6)
+    brightest = checkpoints.load(written(display="brightest")).generate(latents)
+    np.testing.assert_array_equal(brightest, checkpoints.load(written()).generate(latents))
+    assert np.abs(brightest - expected).max() > 0.1
+
+
+def test_a_frame_or_display_that_no_model_has_is_refused(written):
+    for frame in (0, 1.5, "nan", "all"):
+        with pytest.raises(InputError, match=f"metadata frame = '{frame}'"):
+            checkpoints.load(written(frame=frame))
+    with pytest.raises(InputError, match="metadata display = 'max'; one of brightest, clip"):
+        checkpoints.load(written(display="max"))
+
+
+def test_arrays_that_are_no_vaegan_are_not_written(written, variables, tmp_path):
+    state = vaegan_tensorflow.from_tensorflow(variables)
+    path = tmp_path / "x.safetensors"
+    for arrays, match in (
+        ({}, "not the arrays of a VAE-GAN"),
+        ({**state, "more": np.zeros(2)}, "Unknown: more"),
+        ({**state, "encoder.fc.bias": np.zeros(15)}, r"encoder.fc.bias has shape \(15,\)"),
+        ({**state, "encoder.fc.bias": np.full(16, np.nan)}, "not finite"),
+    ):
+        with pytest.raises(InputError, match=match):
+            saving.save_network(path, "vaegan", arrays, "x", "none")
+    with pytest.raises(ValueError, match="model 'dcgan'; one of pggan, vaegan"):
+        saving.save_network(path, "dcgan", state, "x", "none")
+    assert not path.exists()

@@ -29,14 +29,14 @@ LOG = logging.getLogger("hyper_bids")
 MOST = 16
 PIXELS = {"cpu": 4 * 1024**2, "cuda": 16 * 1024**2}
 
-# What a batch needs, by the PGGAN, the largest network: bytes for each pixel of an image, but no
-# less than IMAGE bytes an image, and BASE bytes. On processors, where its last layers are computed
-# in bands of rows, each further image of 1024 pixels took @@ bytes a pixel in float32 and @@ in
-# bfloat16; layers of up to 128 pixels are whole, 1.3 kB a pixel, and weigh most in smaller images.
-# On a GPU all layers are whole. At 1024 pixels they have 16 channels: input and output of two of
-# them, and as much again for cuDNN.
+# What a batch needs, by the PGGAN, the largest network: BASE bytes, and for each pixel of an image
+# so many. On processors, where its last layers are computed in bands of rows, each further image of
+# 1024 pixels took 23 to 29 bytes a pixel, in either precision. On a GPU all layers are whole: at
+# 1024 pixels they have 16 channels, input and output of two of them are held, and as much again is
+# left to cuDNN (computed, not measured). Layers of up to WHOLE pixels are whole everywhere and have
+# up to 512 channels.
 BYTES_PER_PIXEL = {"cpu": 40, "cuda": 320}
-IMAGE = 32 * 2**20
+WHOLE, BYTES_PER_WHOLE_PIXEL = 128**2, 2048
 BASE = 200 * 2**20
 # Of the free memory; the rest is for others, and for what the model of need leaves out.
 SHARE = 0.5
@@ -74,7 +74,7 @@ def choose_batch(
     if limit_mb and kind == "cpu":
         free = min(free, int(limit_mb * 2**20))
     room = SHARE * free - BASE
-    fits = min(wanted, _power_of_two(int(room // max(IMAGE, BYTES_PER_PIXEL[kind] * pixels))))
+    fits = min(wanted, _power_of_two(int(room // image_bytes(kind, pixels))))
     if fits < wanted:
         LOG.warning(
             "%s: %d images at a time rather than %d, since %d MB of memory are free; images can "
@@ -82,6 +82,11 @@ def choose_batch(
             generator.name, fits, wanted, free // 2**20,
         )  # fmt: skip
     return fits
+
+
+def image_bytes(kind: str, pixels: int) -> int:
+    """Return the bytes that an image of a batch needs on a ``cpu`` or on ``cuda``."""
+    return max(BYTES_PER_PIXEL[kind] * pixels, BYTES_PER_WHOLE_PIXEL * min(pixels, WHOLE))
 
 
 def _power_of_two(number: int) -> int:

@@ -107,7 +107,11 @@ def _load(path: Path, device: str, precision: str) -> ImageGenerator:
             return exported.load_exported(path, device)
         return _load_public(path, device, precision)
     except OSError as error:
-        raise InputError(f"{path}: the weights cannot be read ({error.strerror}).") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: the weights cannot be read ({error.strerror}).")
 
 
 def _load_own(path: Path, header: weightfile.Header, device: str, precision: str) -> ImageGenerator:
@@ -168,7 +172,11 @@ def read_public(path: Path) -> tuple[str, dict[str, np.ndarray], dict[str, objec
     from hyper_bids.generators import formats
     from hyper_bids.generators.formats import tf_bundle
 
-    if not tf_bundle.is_table(path):
+    try:
+        is_table = tf_bundle.is_table(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not is_table:
         return ("pggan", *formats.read_pggan(path))
     try:
         state = vaegan_tensorflow.from_tensorflow(

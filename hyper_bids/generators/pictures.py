@@ -131,7 +131,7 @@ def read_picture(path: str | os.PathLike, size: tuple[int, int], frame: float = 
         raise InputError(f"{path}: {what or 'no such file'}.") from None
     except (OSError, Image.DecompressionBombError, zlib.error, *_DAMAGED) as error:
         raise InputError(
-            f"{path}: {_what_it_is(path)} ({type(error).__name__}). Write it again as PNG, or take "
+            f"{path}: {what_it_is(path)} ({type(error).__name__}). Write it again as PNG, or take "
             f"it away."
         ) from None
 
@@ -238,7 +238,8 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _what_it_is(path: Path) -> str:
+def what_it_is(path: Path) -> str:
+    """Say what a file is that cannot be read as a picture."""
     try:
         with path.open("rb") as stream:
             start = stream.read(filekinds.N_BYTES)

@@ -18,6 +18,9 @@ LOG = logging.getLogger("hyper_bids")
 
 METRIC = "attribute_correlation"
 
+# The image model of InterFaceGAN's boundaries, as their names have it: that of the paper.
+MODEL = "pggan_celebahq"
+
 # (metric, variant) to the score as a function of resampled stimuli.
 Resampled = dict[tuple[str, str], Callable[[np.ndarray], float]]
 
@@ -49,12 +52,12 @@ class AttributeScores:
 @lru_cache(maxsize=8)
 def boundaries(folder: str, n_latents: int) -> Directions:
     """Return InterFaceGAN's boundaries of a folder, as :func:`attributes.load_boundaries`."""
-    return attributes.load_boundaries(Path(folder), n_latents)
+    return attributes.load_boundaries(Path(folder), n_latents, MODEL)
 
 
-def boundary_files(folder: str) -> list[str]:
-    """Return the files of a folder that :func:`boundaries` reads."""
-    return [str(path) for path in sorted(Path(folder).glob("*_boundary.npy"))]
+def boundary_file(folder: str, name: str) -> Path:
+    """Return the file of a boundary that :func:`boundaries` read."""
+    return Path(folder) / f"{MODEL}_{name}_boundary.npy"
 
 
 def label_columns(labels: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

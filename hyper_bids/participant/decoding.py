@@ -18,6 +18,8 @@ from hyper_bids.participant.targets import LATENTS
 
 LOG = logging.getLogger("hyper_bids")
 
+# Groups of stimuli that are left out where runs cannot be.
+STIMULUS_GROUPS = 10
 MEAN_Z = "z value of the training trials' mean t, averaged over runs."
 IMPORTED_Z = (
     "Fisher z of the correlation of training responses with what latents predict in left-out "
@@ -61,7 +63,7 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     test = (trials["split"] == "test").to_numpy()
     settings = from_dict("decoder", job["decoder"])
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
-    options = solver_options(settings, trials["run_index"].to_numpy()[train], rng, job)
+    options = solver_options(settings, trials, rng, job)
     decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
     means, stimuli, counts = averaged_stimuli(data[test], trials["stim_id"][test].tolist())
     first = [int(np.flatnonzero(test & (trials["stim_id"] == s).to_numpy())[0]) for s in stimuli]
@@ -143,7 +145,7 @@ def generator_for(seed: int, participant: str, stage: str) -> np.random.Generato
     return np.random.default_rng([seed, zlib.crc32(f"{participant}/{stage}".encode())])
 
 
-def solver_options(settings, train_run: np.ndarray, rng: np.random.Generator, job: dict) -> dict:
+def solver_options(settings, trials, rng: np.random.Generator, job: dict) -> dict:
     """Translate the settings into the options of the chosen solver."""
     if settings.decoder == "dense":
         return {
@@ -156,27 +158,51 @@ def solver_options(settings, train_run: np.ndarray, rng: np.random.Generator, jo
         }
     if settings.decoder != "ridge":
         return {}
-    return {"folds": cv_folds(settings.cv, train_run, rng)}
+    train = (trials["split"] == "train").to_numpy()
+    runs, shown = (trials[name].to_numpy() for name in ("run_index", "stim_id"))
+    is_new = not set(shown[train]) & set(shown[~train])
+    return {"folds": cv_folds(settings.cv, runs[train], rng, shown[train] if is_new else None)}
 
 
-def cv_folds(cv: str, train_run: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+def cv_folds(
+    cv: str, train_run: np.ndarray, rng: np.random.Generator, shown: np.ndarray | None = None
+) -> np.ndarray | None:
     """Return the fold of each training trial; None to leave out one trial at a time.
 
     Trials of one run share drift and its standardisation: what is left of a run gives away much
     of a trial that is left out (all of it, where each run shows the same stimuli). So whole runs
-    are left out where there are several.
+    are left out where there are several. Where there is one, or runs are unknown, all trials of a
+    stimulus are left out together, in ten groups of stimuli: else the penalty would be that of
+    telling known stimuli apart.
+
+    Parameters
+    ----------
+    cv : {"auto", "loo", "runs"}, or a number of folds
+    train_run : array of shape (n_trials,)
+    rng : numpy.random.Generator
+    shown : array of shape (n_trials,), optional
+        Stimulus of each trial; None where the test shows stimuli that train.
     """
     n_runs = len(np.unique(train_run))
     if cv == "runs" and n_runs < 2:
         raise InputError("--cv runs needs training trials in at least 2 runs. Use --cv loo.")
     if cv == "runs" or (cv == "auto" and n_runs > 1):
         return train_run
+    if cv == "auto" and shown is not None:
+        return _folds_of_stimuli(shown, rng)
     if cv in ("auto", "loo"):
         return None
     n_folds = int(cv)
     if n_folds > len(train_run):
         raise UsageError(f"--cv {n_folds}: there are only {len(train_run)} training trials.")
     return rng.permutation(len(train_run)) % n_folds
+
+
+def _folds_of_stimuli(shown: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    names, index = np.unique(shown.astype(str), return_inverse=True)
+    if len(names) in (1, len(index)):  # one stimulus, or none that is repeated
+        return None
+    return rng.permutation(len(names))[index] % min(STIMULUS_GROUPS, len(names))
 
 
 def _write_maps(fragment: Fragment, responses: Path, chosen: np.ndarray, z: np.ndarray) -> None:

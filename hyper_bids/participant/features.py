@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -77,6 +79,13 @@ def choose_networks(settings: ScoreSettings) -> tuple[Network, ...]:
     return _chosen(settings.feature_networks, settings.feature_layer)
 
 
+def note_of(settings: ScoreSettings) -> list[str]:
+    """Return what the page has to say where ``auto`` finds no network that is installed."""
+    if "auto" not in settings.feature_networks or choose_networks(settings):
+        return []
+    return [f"Images were not compared by features: no feature network is installed ({INSTALL})."]
+
+
 # A group of participants has one set of networks; they are read once.
 @lru_cache(maxsize=8)
 def _chosen(wanted: tuple[str, ...], layer: str | None) -> tuple[Network, ...]:
@@ -87,6 +96,11 @@ def _chosen(wanted: tuple[str, ...], layer: str | None) -> tuple[Network, ...]:
     sources: list[str] = []
     for name in wanted:
         sources += perceptual.available() if name == "auto" else [name] if name != "none" else []
+    # A stage runs in a folder of its own.
+    sources = [
+        str(Path(s).absolute()) if s not in perceptual.NETWORKS and Path(s).is_file() else s
+        for s in sources
+    ]
     sources = list(dict.fromkeys(sources))
     files = [source for source in sources if source not in perceptual.NETWORKS]
     if layer is not None and not files:
@@ -180,9 +194,26 @@ def feature_pairs(
 def features_of(network: FeatureNetwork, images: np.ndarray) -> np.ndarray:
     """Return the features of uint8 images, a block of them in single precision at a time."""
     step = max(1, _BLOCK // (4 * int(np.prod(images.shape[1:]))))
-    return np.concatenate(
-        [
-            network.extract(images[start : start + step].astype(np.float32) / 255)
-            for start in range(0, len(images), step)
-        ]
-    )
+    with _one_thread():
+        return np.concatenate(
+            [
+                network.extract(images[start : start + step].astype(np.float32) / 255)
+                for start in range(0, len(images), step)
+            ]
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one processor: sums of several threads differ in their last bits by their number.
+
+    Depthwise convolutions of few pixels are no slower so, and faster beside other processes.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from hyper_bids import figures
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
-from hyper_bids.generators import checkpoints, protocol
+from hyper_bids.generators import batches, checkpoints, protocol
 from hyper_bids.participant.decoding import INDEX_COLUMNS
 from hyper_bids.participant.shown import cut, stimulus_images
 from hyper_bids.participant.targets import MODEL
@@ -29,7 +29,7 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
         ``images`` (settings, the image model resolved; None: the one that ``targets`` fitted),
         ``compared_at`` (height and width at which images are compared), ``latents`` (file with the
         known latents of each trial), ``known_generator``, ``stimuli_folder``, ``trials``
-        (stim_id), ``device``, ``entities``, ``provenance``.
+        (stim_id), ``device``, ``memory_mb``, ``entities``, ``provenance``.
     folder, decoding, targets : path
         Where this stage writes, where the decoder's stage wrote and, of a method that decodes
         encoded stimuli, where they were encoded.
@@ -43,9 +43,9 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
 
     fragment = Fragment(folder, job["entities"], job["provenance"])
     settings = from_dict("images", job["images"])
-    device = resolve_device(job["device"])
     model = settings.generator or targets / "internal" / MODEL
-    generator = checkpoints.load(model, device)
+    generator = checkpoints.load(model, job["device"], settings.precision)
+    at_once = batches.choose_batch(generator, settings.batch_size, job.get("memory_mb"))
     data = np.load(decoding / "internal" / "prediction.npz")
     index = json.loads((decoding / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
     # Only latents that were drawn have a prior's shell.
@@ -54,9 +54,7 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
     def painted(latents: np.ndarray) -> np.ndarray:
         if norm == "prior" and not generator.normalises:
             latents = protocol.on_prior_shell(latents, data["training_latents"])
-        return checkpoints.generate_batches(
-            generator, latents, settings.batch_size, progress=job["progress"]
-        )
+        return checkpoints.generate_batches(generator, latents, at_once, job["progress"])
 
     images = painted(data["predicted"])
     mean = painted(data["training_latents"].mean(axis=0, keepdims=True))
@@ -68,14 +66,8 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
         stimuli=stimuli,
         training_mean=_resized(mean, size),
     )
-    with fragment.file(
-        "reconstructions", "Reconstructions of the test stimuli, row k as in the table.",
-        Units="RGB, 0 to 255", Shape=list(images.shape), DataType="uint8",
-        Generator=generator.name, GeneratorChecksum=generator.checksum,
-        LatentSpace=generator.latent_space, LatentNorm=norm,
-        GeneratorNormalises=generator.normalises, ShownImages=source,
-    ) as path:  # fmt: skip
-        np.save(path, images)
+    about = {"LatentNorm": norm, "ShownImages": source, "BatchSize": at_once}
+    _write_images(fragment, images, generator, about)
     fragment.table("reconstructions_index", pd.DataFrame(index), INDEX_COLUMNS)
     figures.save(
         figures.reconstruction_grid(stimuli, _resized(images, size), index["stim_id"]),
@@ -88,6 +80,18 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
         job["entities"]["subject"], *images.shape[:3], generator.name,
     )  # fmt: skip
     return fragment.close()
+
+
+def _write_images(fragment: Fragment, images: np.ndarray, generator, about: dict) -> None:
+    """Write the reconstructions with what made them and, under BIDS names, ``about``."""
+    with fragment.file(
+        "reconstructions", "Reconstructions of the test stimuli, row k as in the table.",
+        Units="RGB, 0 to 255", Shape=list(images.shape), DataType="uint8",
+        Generator=generator.name, GeneratorChecksum=generator.checksum,
+        GeneratorNormalises=generator.normalises, LatentSpace=generator.latent_space,
+        Precision=getattr(generator, "precision", "float32"), **about,
+    ) as path:  # fmt: skip
+        np.save(path, images)
 
 
 def _shown(job: dict, index: dict, size: tuple[int, int], frame: float) -> tuple[np.ndarray, str]:

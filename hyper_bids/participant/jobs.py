@@ -16,7 +16,7 @@ from hyper_bids import __version__
 from hyper_bids.bids import events
 from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
-from hyper_bids.participant import imports
+from hyper_bids.participant import comparisons, imports
 from hyper_bids.participant.methods import HYPER, Method
 from hyper_bids.participant.plan import Plan
 from hyper_bids.participant.responses import TABLE_COLUMNS
@@ -56,6 +56,7 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
         "scores": to_dict(settings.scores),
         "random_seed": settings.random_seed,
         "methods": [[m.name, m.label, m.suffix] for m in plan.methods],
+        **comparisons.scores_job(plan, settings),
         "page": _page(plan, settings),
     }
     return jobs
@@ -187,7 +188,7 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         "motion": responses,
         "responses": [] if plan.realign else responses,
         **({"responses": _imported_files(plan)} if plan.imported else {}),
-        "scores": [],
+        "scores": comparisons.input_files(plan, settings),
     }
     known = _weights(plan.generator)
     for method in plan.methods:

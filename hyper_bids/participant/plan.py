@@ -18,6 +18,7 @@ from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.glm import betas as glm
 from hyper_bids.participant import alignment, imports, shown
 from hyper_bids.participant.decoding import cv_folds
+from hyper_bids.participant.features import note_of
 from hyper_bids.participant.methods import Method, choose_methods
 from hyper_bids.participant.recording import FIRST_ORDER
 from hyper_bids.participant.responses import LIBRARIES_MB
@@ -155,6 +156,7 @@ def _methods(
         settings.methods, settings.images.generator, imports.own_model(stimuli), n_latents
     )
     _check_pictures(trials, stimuli, methods)
+    notes += note_of(settings.scores) if any(method.size for method in methods) else []
     if settings.inputs.allow_shared_stimuli:
         notes.append(
             "Stimuli may stand in both training and test (--allow-shared-stimuli): the scores say "

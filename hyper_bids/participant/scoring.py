@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from hyper_bids import figures, metrics, stats
+from hyper_bids.attributes import Directions
 from hyper_bids.bids.outputs import Fragment, figures_of
+from hyper_bids.participant.attribute_pairs import (
+    METRIC,
+    AttributeScores,
+    attribute_pairs,
+    attribute_resampled,
+    attribute_scores,
+)
+from hyper_bids.participant.comparisons import directions_of, provenance
 from hyper_bids.participant.decoding import generator_for
+from hyper_bids.participant.features import Network, feature_pairs
 from hyper_bids.participant.methods import HYPER
 from hyper_bids.participant.pairs import Pairs, image_pairs, latent_pairs, resampled
 from hyper_bids.report.build import About, write_report
@@ -27,7 +39,7 @@ SUMMARY_COLUMNS = {
     "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
     "of the training latents; mismatched: predictions against other stimuli; chance: by theory",
     "value": "Mean over the test stimuli",
-    "se": "Standard error over the test stimuli; of latent_correlation by bootstrap",
+    "se": "Standard error over the test stimuli; of correlations by bootstrap",
     "ci_low": "Lower end of the 95 % bootstrap interval over test stimuli",
     "ci_high": "Upper end of that interval",
     "p": "Permutation p, (b + 1) / (n + 1), test stimuli shuffled against predictions",
@@ -52,6 +64,10 @@ class Scored:
         Of the summary.
     nulls : dict
         (metric, variant) to the null distribution.
+    directions : Directions or None
+        Of attributes among the method's latents.
+    attributes : AttributeScores or None
+        Along these directions.
     """
 
     name: str
@@ -61,6 +77,8 @@ class Scored:
     pairs: Pairs
     rows: list[dict]
     nulls: dict[tuple[str, str], np.ndarray]
+    directions: Directions | None
+    attributes: AttributeScores | None
 
     def value(self, metric: str, variant: str, control: str | None = None) -> dict:
         """Return a row of the summary."""
@@ -77,6 +95,7 @@ def score(
     ----------
     job : dict
         ``methods`` (name, label, suffix of its stages), ``scores`` (settings), ``random_seed``,
+        ``networks``, ``boundaries``, ``labels``, ``labelled`` (see :mod:`comparisons`), ``device``,
         ``n_threads``, ``page`` (title, facts, notes, settings, design), ``entities``,
         ``provenance``.
     folder, responses, motion : path
@@ -91,13 +110,20 @@ def score(
         Digest of what was written.
     """
     fragment = Fragment(folder, job["entities"], job["provenance"])
+    networks = [(n["short"], Network(**n).load(job["device"])) for n in job["networks"]]
+    # Methods that show the same stimuli share what is known of them.
+    by_features = partial(feature_pairs, networks, known={})
     scored = [
-        score_method(job, name, label, results[f"decoding{suffix}"], results.get(f"images{suffix}"))
+        score_method(
+            job, (name, label), results[f"decoding{suffix}"], results.get(f"images{suffix}"),
+            by_features,
+        )
         for name, label, suffix in job["methods"]
-    ]
+    ]  # fmt: skip
     first = results[f"decoding{job['methods'][0][2]}"]
     index = json.loads((first / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
-    _write(fragment, scored, index)
+    said = provenance(job, {one.name: one.directions for one in scored})
+    _write(fragment, scored, index, said)
     _draw(fragment, scored, index)
     # Of a figure that each method has, the first method's is shown.
     drawn = figures_of_stages([responses, motion, *results.values()])
@@ -111,18 +137,32 @@ def score(
     return fragment.close()
 
 
-def score_method(job: dict, name: str, label: str, decoding: Path, images: Path | None) -> Scored:
-    """Return the scores of one method; they do not depend on which others there are."""
+def score_method(
+    job: dict,
+    method: tuple[str, str],
+    decoding: Path,
+    images: Path | None,
+    by_features: Callable[[dict], Pairs],
+) -> Scored:
+    """Return the scores of one method, (name, label); they do not depend on which others are."""
+    name, label = method
     data = dict(np.load(decoding / "internal" / "prediction.npz"))
     pairs = latent_pairs(data)
     pictures = dict(np.load(images / "internal" / "images.npz")) if images else None
     if pictures:
-        pairs |= image_pairs(pictures, job["n_threads"])
+        pairs |= image_pairs(pictures, job["n_threads"]) | by_features(pictures)
+    redrawn = resampled(data)
+    directions, attributes = directions_of(job, name, data["training_latents"]), None
+    if directions:
+        normalised = job["scores"]["attribute_scores"] == "normalised"
+        attributes = attribute_scores(data, directions, normalised)
+        pairs |= attribute_pairs(attributes)
+        redrawn |= attribute_resampled(attributes)
     stage = "scores" if name == HYPER else f"scores/{name}"
     rng = generator_for(job["random_seed"], job["entities"]["subject"], stage)
-    rows, nulls = summarise(pairs, resampled(data), job["scores"]["n_permutations"], rng)
+    rows, nulls = summarise(pairs, redrawn, job["scores"]["n_permutations"], rng)
     rows = [{"method": name, **row} for row in rows]
-    return Scored(name, label, data, pictures, pairs, rows, nulls)
+    return Scored(name, label, data, pictures, pairs, rows, nulls, directions, attributes)
 
 
 def figures_of_stages(folders: list[Path | None]) -> dict[str, str]:
@@ -164,20 +204,20 @@ def summarise(
         chance = {"two_way_identification": 0.5, "one_of_n_identification": 1 / len(matrix)}
         if metric in chance:
             rows.append(base | {"control": "chance", "value": chance[metric]})
-    # Until a feature network is given there is no such score, and nothing stands in for it.
-    rows += [
-        {"metric": "feature_similarity", "variant": v, "control": None} for v in ("code", "printed")
-    ]
+    if "feature_similarity" not in {metric for metric, _ in pairs}:
+        # Without a feature network there is no such score, and nothing stands in for it.
+        absent = {"metric": "feature_similarity", "control": None}
+        rows += [absent | {"variant": form} for form in ("code", "printed")]
     return rows, nulls
 
 
-def _write(fragment: Fragment, scored: list[Scored], index: dict) -> None:
+def _write(fragment: Fragment, scored: list[Scored], index: dict, said: dict) -> None:
     import pandas as pd
 
     rows = [row for one in scored for row in one.rows]
     summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     summary["n"] = summary["n"].astype("Int64")
-    fragment.table("summary_metrics", summary, SUMMARY_COLUMNS)
+    fragment.table("summary_metrics", summary, SUMMARY_COLUMNS, **said)
     columns = {
         "method": "Method, as in the summary",
         "stim_id": "Key of the stimulus in stimuli/latents.tsv",
@@ -222,6 +262,16 @@ def _draw(fragment: Fragment, scored: list[Scored], index: dict) -> None:
     )
     r = metrics.per_dimension_correlation(data["predicted"], data["targets"])
     figures.save(figures.dimension_correlations(r), fragment.figure("dimensions"))
+    found = next((one for one in scored if one.attributes), None)
+    if found:
+        rows = [found.value(METRIC, name) for name in found.attributes.names]
+        figures.save(
+            figures.attribute_scatter(
+                found.attributes.true, found.attributes.predicted, found.attributes.names,
+                [row["value"] for row in rows], [row["p"] for row in rows],
+            ),
+            fragment.figure("attributes"),
+        )  # fmt: skip
     drawn = [one for one in scored if one.pictures]
     if len(drawn) > 1:
         rows = {"shown": drawn[0].pictures["stimuli"]}
@@ -236,12 +286,18 @@ def _page(
 
     page = job["page"]
     model = json.loads((responses / "internal" / "model.json").read_text(encoding="utf-8"))
-    methods = methods_text(page["settings"], page["design"] | {"model": model})
+    networks = [n["label"] for n in job["networks"]]
+    found = any(one.directions for one in scored)
+    source = "boundaries" if job["boundaries"] else "labels"
+    used = {"networks": networks, "attributes": source if found else None}
+    methods = methods_text(page["settings"], page["design"] | {"model": model} | used)
     decoder = json.loads((first / "internal" / "decoder.json").read_text(encoding="utf-8"))
     facts = [*page["facts"], ["Model of the BOLD", model["described"]]]
     facts.append(["Voxels of the decoder", str(decoder["n_voxels"])])
     if "alpha" in decoder and np.isscalar(decoder["alpha"]):
         facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
+    if networks:
+        facts.append(["Feature networks", "; ".join(networks)])
     drawn = drawn | {name: str(path) for name, path in fragment.figures.items()}
     table = pd.DataFrame([row for one in scored for row in one.rows], columns=list(SUMMARY_COLUMNS))
     table["method"] = table["method"].map({one.name: one.label for one in scored})

@@ -113,5 +113,5 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         # Pillow's message has the path, too.
         raise InputError(
-            f"{path}: not a readable image ({type(error).__name__}). Write it again as PNG."
+            f"{path}: {pictures.what_it_is(path)} ({type(error).__name__}). Write it again as PNG."
         ) from None

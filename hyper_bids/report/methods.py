@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePath
 
 from hyper_bids import __version__
 from hyper_bids.report import imported
+from hyper_bids.report.citations import verbatim, with_references
+from hyper_bids.report.method_images import images_text
 from hyper_bids.report.method_scores import attributes_text, networks_text
-from hyper_bids.report.spec import specification
-
-# Stands for a bracket in a name of the user's, which is no citation.
-_BRACKET = "\0"
 
 
 def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
@@ -40,10 +37,10 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         _responses(settings.get("betas", {}), facts),
         _voxels(settings.get("voxels", {}), facts),
         _decoder(settings.get("decoder", {}), facts),
-        _images(settings.get("images", {}), facts),
+        images_text(settings.get("images", {}), facts),
         _scores(settings.get("scores", {}), facts),
     ]
-    return _with_references([paragraph for paragraph in paragraphs if paragraph])
+    return with_references([paragraph for paragraph in paragraphs if paragraph])
 
 
 def group_methods_text(n_participants: int) -> str:
@@ -53,7 +50,7 @@ def group_methods_text(n_participants: int) -> str:
         if n_participants > 1
         else "with one participant, they have no interval"
     )
-    return _with_references(
+    return with_references(
         [
             f"Scores were averaged over {_count(n_participants, 'participant')} with hyper_bids "
             f"{__version__} [gorgolewski2017, dado2022]; {interval}. p values of the means are "
@@ -75,7 +72,11 @@ def _introduction(facts: dict) -> str:
         f"latents that it predicted for test trials were compared with the true ones."
     )
     if "training_trials" in facts and "test_trials" in facts:
-        had = "There were" if facts.get("runs") == 0 else f"The {_count(facts.get('runs'), 'run')} had"
+        had = (
+            "There were"
+            if facts.get("runs") == 0
+            else f"The {_count(facts.get('runs'), 'run')} had"
+        )
         text += (
             f" {had} {_count(facts['training_trials'], 'training trial')} and "
             f"{_count(facts['test_trials'], 'test trial')}"
@@ -195,7 +196,7 @@ def _nuisance(betas: dict, facts: dict) -> str:
         "spikes": "a regressor for each volume marked as an outlier of motion",
     }
     # Names of columns stand in backticks: they may hold characters that Markdown uses.
-    told = [known.get(name, f"`{_verbatim(name)}`") for name in names if name != "none"]
+    told = [known.get(name, f"`{verbatim(name)}`") for name in names if name != "none"]
     terms = ["polynomial drifts" + (f" up to order {order}" if order is not None else "")]
     if _cosines(betas):
         terms = ["a constant and the cosines of the confounds as drift"]
@@ -213,7 +214,7 @@ def _voxels(voxels: dict, facts: dict) -> str:
         which = f", labels {_joined([str(label) for label in labels])}," if labels else ""
         text = (
             f"The decoder used the voxels of the mask "
-            f"{_verbatim(PurePath(voxels['decoder_mask']).name)}"
+            f"{verbatim(PurePath(voxels['decoder_mask']).name)}"
             f"{which} that lie in the brain."
         )
     elif facts.get("imported"):
@@ -245,7 +246,8 @@ def _decoder(decoder: dict, facts: dict) -> str:
     if name == "ridge":
         runs = "leave-one-run-out"
         scheme = {
-            "auto": f"{runs} (or, with one training run, leave-one-trial-out)",
+            "auto": f"{runs} (or, with one training run, leave-one-trial-out; if it repeats "
+            "stimuli, by ten groups of stimuli that are left out)",
             "loo": "leave-one-trial-out",
             "runs": runs,
         }.get(cv, f"{cv}-fold")
@@ -270,38 +272,6 @@ def _decoder(decoder: dict, facts: dict) -> str:
 
 
 # Single precision, the usual, goes without saying.
-_PRECISION = {
-    "bf16": " The convolutions of a PGGAN were computed in bfloat16.",
-    "auto": " The convolutions of a PGGAN were computed in bfloat16 where the machine computes in "
-    "it itself, else in single precision; `Precision` beside the reconstructions tells which.",
-}
-
-
-def _images(images: dict, facts: dict) -> str:
-    if not images:
-        return ""
-    if "generator" in facts and facts["generator"] is None:
-        return "No image model was used: the analysis stayed with the latents."
-    name = facts.get("generator") or images.get("generator")
-    if name == "none":
-        return "No image model was used: the analysis stayed with the latents."
-    name = PurePath(str(name)).stem if str(name).endswith(".safetensors") else str(name)
-    which = "the image model" if name == "auto" else f"the image model {_verbatim(name)}"
-    if "pggan" in name.lower():
-        which += ", a progressively grown GAN [karras2018]"
-    elif name == "demo" or "dcgan" in name.lower():
-        which += ", a deep convolutional GAN [radford2016]"
-    text = f"The predicted latents were turned into images by {which}."
-    if images.get("latent_norm") == "prior":
-        text += (
-            " Regression shrinks its predictions, and images of short latents are dull; so each "
-            "prediction was rescaled to the mean length of the training latents before its image "
-            "was made, unless the model itself uses the direction only. Scores of latents are of "
-            "the predictions as they were."
-        )
-    return text + _PRECISION.get(images.get("precision"), "")
-
-
 def _scores(scores: dict, facts: dict) -> str:
     if not scores:
         return ""
@@ -316,7 +286,7 @@ def _scores(scores: dict, facts: dict) -> str:
         "Two-way identification is the share of the other test stimuli that are less similar to "
         "the prediction than the stimulus shown, by correlation of the latents (ties count one "
         "half; chance is 0.5). Images were compared by structural similarity [wang2004]. "
-        f"{networks_text([_verbatim(label) for label in facts.get('networks') or ()])}"
+        f"{networks_text([verbatim(label) for label in facts.get('networks') or ()])}"
         f"{attributes_text(facts.get('attributes'), scores.get('attribute_scores', 'raw'))}"
         "The paper's similarities are given both as its text prints them and as its code computes "
         "them, since these differ. An image model makes convincing images of any latents, so that "
@@ -327,35 +297,6 @@ def _scores(scores: dict, facts: dict) -> str:
         "(b + 1) / (n + 1) [phipson2010]; they are not corrected for the number of scores. "
         "Intervals are 95 % bootstrap intervals over test stimuli."
     )
-
-
-def _with_references(paragraphs: list[str]) -> str:
-    """Turn ``[key]`` into author and year, and list what was cited by author."""
-    references = specification()["references"]
-    text = "\n\n".join(paragraphs)
-    cited: set[str] = set()
-
-    def name(found: re.Match) -> str:
-        keys = found[1].split(", ")
-        cited.update(keys)
-        return f"({'; '.join(_short(references[key]) for key in keys)})"
-
-    text = re.sub(r"\[((?:[a-z]+\d{4}(?:, )?)+)\]", name, text)
-    listed = sorted((references[key] for key in cited), key=str.casefold)
-    text = text.replace(_BRACKET, "[")
-    return text + "\n\n## References\n\n" + "\n".join(f"- {entry}" for entry in listed) + "\n"
-
-
-def _verbatim(name: str) -> str:
-    return name.replace("[", _BRACKET)
-
-
-def _short(reference: str) -> str:
-    authors, year = re.match(r"(.+?) \((\d{4})\)", reference).groups()
-    names = [name.rsplit(" ", 1)[0] for name in authors.removesuffix(" et al.").split(", ")]
-    if len(names) > 2 or authors.endswith("et al."):
-        return f"{names[0]} et al., {year}"
-    return f"{' & '.join(names)}, {year}"
 
 
 def _joined(words: list[str]) -> str:

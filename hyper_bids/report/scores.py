@@ -69,20 +69,21 @@ def score_view(table) -> dict:
     """
     wide = beside_controls(table)
     several = wide["method"].nunique() > 1
-    known = wide[wide["value"].notna()]
+    known = _by_score(wide[wide["value"].notna()])
     with_se = known["se"].notna().any()
     rest = [name for name in wide.columns[9:] if known[name].notna().any()]
-    columns = ["score", "value", "95 % interval"]
+    columns = ["score", *(["method"] if several else []), "value", "95 % interval"]
     columns += [CONTROLS.get(name, name.replace("_", " ")) for name in rest] + ["p", "n"]
-    rows = []
+    rows, last = [], None
     for line in known.to_dict("records"):
         name = label(line["metric"], line["variant"])
-        name = f"{line['method']}: {name}" if several else name
         value = _number(line["value"])
         value += f" ± {_number(line['se'])}" if with_se and _known(line["se"]) else ""
         rows.append(
             [
-                name,
+                # Its name stands once, above all methods' values.
+                "" if name == last else name,
+                *([_method(line["method"])] if several else []),
                 value,
                 _interval(line["ci_low"], line["ci_high"]),
                 *(_number(line[name]) for name in rest),
@@ -90,6 +91,7 @@ def score_view(table) -> dict:
                 f"{line['n']:.0f}" if _known(line["n"]) else "",
             ]
         )
+        last = name
     texts = specification()["metrics"]
     return {
         "columns": columns,
@@ -101,6 +103,17 @@ def score_view(table) -> dict:
             if metric in texts
         ],
     }
+
+
+def _by_score(wide):
+    """Return the lines with all methods' of one score below each other."""
+    keys = list(dict.fromkeys(zip(wide["metric"], wide["variant"], strict=True)))
+    order = [keys.index(key) for key in zip(wide["metric"], wide["variant"], strict=True)]
+    return wide.iloc[sorted(range(len(wide)), key=lambda k: order[k])]
+
+
+def _method(name: str) -> str:
+    return specification()["methods"].get(name, name)
 
 
 def _absent(wide) -> list[str]:
@@ -115,11 +128,11 @@ def _absent(wide) -> list[str]:
 
 
 def participants_view(table) -> dict:
-    """Return the main scores of each participant as text: one row a participant."""
+    """Return the first method's main scores of each participant as text: one row a participant."""
     texts = specification()["metrics"]
     columns: dict[tuple, str] = {}
     cells: dict[str, dict] = {}
-    several = table["method"].nunique() > 1
+    table = table[table["method"] == table["method"].iloc[0]]
     for row in table.to_dict("records"):
         metric, variant = _text(row["metric"]), _text(row["variant"])
         held = cells.setdefault(str(row["participant"]), {})
@@ -128,7 +141,7 @@ def participants_view(table) -> dict:
             continue
         key = (_text(row["method"]), metric, variant)
         name = label(metric, variant)
-        columns[key] = f"{key[0]}: {name}" if several else name
+        columns[key] = name
         p = f" ({_p(row['p'])})" if _known(row["p"]) else ""
         held[key] = f"{_number(row['value'])}{p}"
     rows = [
@@ -165,6 +178,9 @@ def summary(level: str, table) -> str:
     if len(set(counts)) > 1:
         said = [f"{one}{over}" for one, over in zip(said, counts, strict=True)]
     text = "; ".join(said)
+    methods = list(dict.fromkeys(wide["method"]))
+    if len(methods) > 1:
+        text = f"{_method(methods[0])}: {text[0].lower()}{text[1:]}"
     over = f" {counts[0].strip().capitalize()}." if len(set(counts)) == 1 and counts[0] else ""
     return text[0].upper() + text[1:] + "." + over
 

@@ -40,5 +40,5 @@ class VaeGanTraining:
 
     @property
     def vae_epochs(self) -> int:
-        """Epochs without a discriminator: all of them, or the first two thirds."""
-        return self.epochs if self.vae_only else round(2 * self.epochs / 3)
+        """Epochs without a discriminator: all of them, or the first four fifths."""
+        return self.epochs if self.vae_only else round(0.8 * self.epochs)

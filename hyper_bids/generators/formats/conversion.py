@@ -23,6 +23,9 @@ from hyper_bids.generators.formats.pggan_layouts import (
 # How far a network has grown, in images of half the size that it lacks.
 _GROWTH = "lod"  # codespell:ignore lod
 
+# Keys of layers from RGB, which take pictures in: genforce's, the PyTorch GAN zoo's, the authors'.
+_DISCRIMINATOR = re.compile(r"input\d+\.|(.*[./])?from_?rgb|decisionLayer", re.IGNORECASE)
+
 # Parts of keys -> another model that has them.
 _OTHERS = (
     (r"(G_)?(synthesis|mapping)\b|g_(synthesis|mapping)|style\.\d+\.", "a StyleGAN"),
@@ -49,6 +52,11 @@ def layout_of(path: Path, arrays: Mapping[str, np.ndarray], is_mxnet: bool = Fal
     InputError
         If no project's PGGAN has such keys, or the image has a size that no PGGAN here has.
     """
+    if any(_DISCRIMINATOR.match(key) for key in arrays):
+        raise InputError(
+            f"{path}: the discriminator of a GAN, or all of it with one ({len(arrays)} arrays: "
+            f"{listing(arrays, 4)}). Give the generator's weights."
+        )
     if is_mxnet:
         layout = Hyper(arrays)
         known = layout.resolution() > 0

@@ -1,0 +1,258 @@
+"""Feature networks and attributes in a whole run: planted labels, and what cannot be compared."""
+
+from pathlib import Path
+
+import app
+import numpy as np
+import pandas as pd
+import pytest
+
+from hyper_bids import attributes, perceptual
+from hyper_bids.participant import features
+from hyper_bids.simulate.dataset import simulate
+
+PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data" / "interfacegan"
+needs_public = pytest.mark.skipif(
+    not PUBLIC.is_dir(), reason="InterFaceGAN's boundaries lie beside the checkout, and are absent"
+)
+needs_network = pytest.mark.skipif(not perceptual.available(), reason="no network is installed")
+
+METRIC = "attribute_correlation"
+FLAGS = ("--betas", "lsa", "--drift-order", "2", "--n-voxels", 120, "--n-permutations", 999)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Return one participant who saw faces, with labels: a planted one, a die, a name and a key."""
+    settings = app.small(
+        trials_per_run=40, n_train_runs=4, n_test_stimuli=16, n_coding_voxels=150,
+        shape=(12, 14, 10), noise=(0.5,), generator="demo", n_latents=100,
+    )  # fmt: skip
+    folder = simulate(tmp_path_factory.mktemp("comparisons") / "ds", settings)
+    label(folder, np.random.default_rng(1))
+    return folder
+
+
+def label(folder, rng):
+    """Write labels beside the latents: age is 0.2 off the projection on the first ten latents."""
+    path = folder / "stimuli" / "latents.tsv"
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    latents = np.load(folder / "stimuli" / "latents.npy")[table["latent_row"].astype(int)]
+    age = latents[:, :10].sum(axis=1) / 10**0.5
+    table["age"] = np.round(40 + 10 * (age + 0.2 * rng.standard_normal(len(age))), 2)
+    table["old"] = np.where(age > 0, "yes", "no")
+    table["dice"] = rng.integers(1, 7, len(table))
+    table["remark"] = [f"face number {k}" for k in range(len(table))]
+    table["photo_id"] = range(len(table))
+    table.to_csv(path, sep="\t", index=False)
+
+
+def relabel(folder, rows, rng):
+    """Put the labels of some stimuli into another order."""
+    path = folder / "stimuli" / "latents.tsv"
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    where = np.flatnonzero(table["stim_id"].isin(rows))
+    table.loc[where, ["age", "old"]] = table.loc[rng.permutation(where), ["age", "old"]].to_numpy()
+    table.to_csv(path, sep="\t", index=False)
+
+
+def shown(folder, split):
+    events = [pd.read_csv(path, sep="\t") for path in folder.glob("sub-01/**/*_events.tsv")]
+    events = pd.concat(events)
+    return sorted(events["stim_id"][events["split"] == split].unique())
+
+
+@pytest.fixture(scope="module")
+def out(dataset):
+    """Return the derivatives of HYPER and eigenfaces, with the networks that are installed."""
+    folder = dataset.parent / "out"
+    assert app.run(dataset, folder, *FLAGS, "--methods", "hyper", "eigenface") == 0
+    return folder
+
+
+@pytest.fixture
+def copy(dataset, tmp_path):
+    """Return a copy of the dataset to change, its large files linked."""
+    import shutil
+
+    shutil.copytree(dataset, tmp_path / "ds", copy_function=lambda a, b: Path(b).symlink_to(a))
+    path = tmp_path / "ds" / "stimuli" / "latents.tsv"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    return tmp_path / "ds"
+
+
+def rows_of(out, metric, method="hyper"):
+    table = app.table(out, "_desc-summary_metrics.tsv")
+    return table[(table["metric"] == metric) & (table["method"] == method)]
+
+
+# Attributes from labels
+
+
+def test_a_planted_label_is_found_and_the_mean_and_a_die_are_not(out):
+    for method in ("hyper", "eigenface"):
+        rows = rows_of(out, METRIC, method)
+        main = rows[rows["control"].isna()].set_index("variant")
+        assert "dice" not in main.index
+        assert not {"remark", "photo_id"} & set(main.index)
+        if method == "hyper":
+            assert main.loc["age", "value"] > 0.5
+            assert main.loc["age", "p"] <= 0.002
+            assert main.loc["age", "ci_low"] > 0
+            assert main.loc["age", "se"] > 0
+        constant = rows[rows["control"] == "training_mean"]
+        assert (constant["value"] == 0).all()
+
+
+def test_the_score_is_that_of_directions_fitted_to_training_stimuli_by_hand(dataset, out):
+    table = pd.read_csv(dataset / "stimuli" / "latents.tsv", sep="\t").set_index("stim_id")
+    latents = np.load(dataset / "stimuli" / "latents.npy")
+    names = shown(dataset, "train")
+    train = table.loc[names]
+    found = attributes.from_labels(latents[train["latent_row"]], {"age": train["age"].tolist()})
+    index = app.table(out, "_desc-predicted_latents.tsv")
+    true = latents[table.loc[index["stim_id"], "latent_row"]] @ found.vectors[0]
+    predicted = app.load(out, "_desc-predicted_latents.npy") @ found.vectors[0]
+    r = np.corrcoef(true, predicted)[0, 1]
+    assert app.scores(out, METRIC, "age")["score"] == pytest.approx(r, abs=1e-4)
+    said = app.sidecar(out, "_desc-summary_metrics.json")["AttributeDirections"]
+    (age,) = [row for row in said if row["Method"] == "hyper" and row["Name"] == "age"]
+    assert age["Column"] == "age"
+    assert age["FitRSquare"] == pytest.approx(found.fit[0], abs=1e-4)
+
+
+def test_no_label_of_a_test_stimulus_reaches_any_number(dataset, out, copy):
+    relabel(copy, shown(dataset, "test"), np.random.default_rng(2))
+    again = copy.parent / "out"
+    assert app.run(copy, again, *FLAGS, "--methods", "hyper", "eigenface") == 0
+    for ending in ("_desc-summary_metrics.tsv", "_desc-null_metrics.npy"):
+        assert app.find(again, ending).read_bytes() == app.find(out, ending).read_bytes()
+
+
+def test_labels_of_training_stimuli_matter_and_shuffled_ones_are_not_scored_as_age(
+    dataset, out, copy
+):
+    relabel(copy, shown(dataset, "train"), np.random.default_rng(3))
+    again = copy.parent / "out"
+    assert app.run(copy, again, *FLAGS, "--generator", "none") == 0
+    found = rows_of(again, METRIC).set_index("variant")
+    if "age" in found.index:
+        value = found.loc["age"].iloc[0]["value"]
+        assert abs(value - app.scores(out, METRIC, "age")["score"]) > 0.1
+
+
+def test_the_page_draws_and_explains_attributes(out):
+    page = (out / "sub-01.html").read_text("utf-8")
+    assert "_desc-attributes_figure.png" in page
+    assert "Attribute correlation (age)" in page
+    assert "fitted to labels of the training stimuli" in page
+    assert app.find(out, "_desc-attributes_figure.png").stat().st_size > 1000
+
+
+# Networks
+
+
+@needs_network
+def test_each_network_knows_reconstructions_of_hyper_and_the_mean_gets_ties(out):
+    for source in perceptual.available():
+        network = perceptual.load(source)
+        short = features.short_name(network)
+        found = app.scores(out, "two_way_identification", f"features, {short}")
+        assert found["score"] > 0.8
+        assert found["p"] <= 0.002
+        assert found["training_mean"] == found["chance"] == 0.5
+        for form in ("code", "printed"):
+            found = app.scores(out, "feature_similarity", f"{form}, {short}")
+            assert found["score"] > found["mismatched"]
+            assert found["p"] <= 0.01
+    assert {"code", "printed"}.isdisjoint(rows_of(out, "feature_similarity")["variant"])
+
+
+@needs_network
+def test_a_network_that_stands_in_is_named_as_such_on_page_and_sidecar(out):
+    said = app.sidecar(out, "_desc-summary_metrics.json")["FeatureNetworks"]
+    page = (out / "sub-01.html").read_text("utf-8")
+    assert len(said) == len(perceptual.available())
+    for network in said:
+        assert len(network["SHA256"]) == 64
+        assert "stand-in" in network["Label"]
+        assert "VGGFace" not in network["Name"]
+        assert f"by {network['Name']}" in page or network["Name"] in page
+    table = app.table(out, "_desc-summary_metrics.tsv")
+    assert not table["variant"].str.contains("VGGFace", na=False).any()
+
+
+def test_without_a_network_the_page_says_what_to_install(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(perceptual, "available", list)
+    features._chosen.cache_clear()
+    assert app.run(dataset, tmp_path / "out", *FLAGS) == 0
+    features._chosen.cache_clear()
+    assert "pip install &#39;hyper_bids[faces]&#39;" in (tmp_path / "out/sub-01.html").read_text()
+    rows = rows_of(tmp_path / "out", "feature_similarity")
+    assert sorted(rows["variant"]) == ["code", "printed"]
+    assert rows["value"].isna().all()
+
+
+def test_none_leaves_networks_out_without_a_note(dataset, tmp_path):
+    assert app.run(dataset, tmp_path / "out", *FLAGS, "--feature-network", "none") == 0
+    assert "pip install" not in (tmp_path / "out" / "sub-01.html").read_text("utf-8")
+    assert rows_of(tmp_path / "out", "feature_similarity")["value"].isna().all()
+
+
+# Boundaries
+
+
+@pytest.fixture(scope="module")
+def pggan_latents(tmp_path_factory):
+    """Return a dataset of 512 latents and no images."""
+    settings = app.small(n_latents=512, n_test_stimuli=12, trials_per_run=36)
+    return simulate(tmp_path_factory.mktemp("boundaries") / "ds", settings)
+
+
+@needs_public
+def test_public_boundaries_are_scored_by_hand_the_same(pggan_latents, tmp_path, monkeypatch):
+    monkeypatch.chdir(PUBLIC.parent)
+    flags = ("--attribute-boundaries", PUBLIC.name, "--n-permutations", 99)
+    assert app.run(pggan_latents, tmp_path / "out", *flags) == 0
+    rows = rows_of(tmp_path / "out", METRIC)
+    assert rows[rows["control"].isna()]["variant"].nunique() == 15
+    index = app.table(tmp_path / "out", "_desc-predicted_latents.tsv")
+    table = pd.read_csv(pggan_latents / "stimuli" / "latents.tsv", sep="\t").set_index("stim_id")
+    latents = np.load(pggan_latents / "stimuli" / "latents.npy")
+    gender = np.load(PUBLIC / "pggan_celebahq_gender_boundary.npy")[0]
+    true = latents[table.loc[index["stim_id"], "latent_row"]] @ gender
+    predicted = app.load(tmp_path / "out", "_desc-predicted_latents.npy") @ gender
+    score = app.scores(tmp_path / "out", METRIC, "gender")
+    assert score["score"] == pytest.approx(np.corrcoef(true, predicted)[0, 1], abs=1e-4)
+    said = app.sidecar(tmp_path / "out", "_desc-summary_metrics.json")["AttributeDirections"]
+    files = {row["Name"]: row["File"] for row in said}
+    assert files["age_c_gender"] == "pggan_celebahq_age_c_gender_boundary.npy"
+    assert len({row["SHA256"] for row in said}) == 15
+
+
+@needs_public
+def test_boundaries_of_other_latents_or_of_no_method_are_refused_before_any_work(
+    dataset, pggan_latents, tmp_path, said
+):
+    flags = ("--attribute-boundaries", PUBLIC)
+    assert app.run(dataset, tmp_path / "out", *flags) == 65
+    assert "the stimuli's latents want (1, 100)" in said.text
+    assert app.run(dataset, tmp_path / "out", *flags, "--methods", "eigenface") == 64
+    assert "Add hyper to --methods" in said.text
+    assert not list((tmp_path / "out").glob("sub-*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("--feature-network", "nowhere.pth"), 64),
+        (("--feature-network", "none", "auto"), 64),
+        (("--feature-layer", "fc6"), 64),
+        (("--attribute-boundaries", "nowhere"), 65),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_work(dataset, tmp_path, words, status):
+    assert app.run(dataset, tmp_path / "out", *words) == status
+    assert not list((tmp_path / "out").glob("sub-*"))
