@@ -50,7 +50,7 @@ def demo(argv: list[str], app: Callable[[list[str]], None]) -> None:
     chosen += ["--methods", "hyper", "vaegan", "eigenface"]
     app([str(raw), str(results), "participant", *chosen, *more])
     app([str(raw), str(results), "group", *more])
-    figure = next(iter(sorted(results.glob("sub-*/figures/*methods*.png"))), None)
+    figure = next(iter(sorted(results.glob("sub-*/figures/*desc-comparison*.png"))), None)
     for text, path in (
         ("The group's page", results / "group.html"),
         ("A participant's page", results / "sub-01.html"),

@@ -387,7 +387,7 @@ def test_what_is_fitted_is_the_same_bits_when_test_trials_are_destroyed(tmp_path
             out, work = tmp_path / f"{label}-out", tmp_path / f"{label}-work"
             assert app.run(root, out, "--n-voxels", 10, "--n-permutations", 50, work=work) == 0
             (mean_z,) = work.glob("**/internal/mean_z.npy")
-            fitted = [app.find(out, name) for name in ("_decoder.npz", "_decoder_voxels.tsv")]
+            fitted = [app.find(out, name) for name in ("_decoder.npz", "-decoder_voxels.tsv")]
             found.append([path.read_bytes() for path in (mean_z, *fitted)])
             if name == "whole":
                 assert set(app.table(out, "_desc-decoder_voxels.tsv")["voxel"]) <= set(range(20))
@@ -508,10 +508,10 @@ def test_repeats_of_a_stimulus_are_left_out_together_where_runs_cannot_be(rng):
 
 
 def test_the_penalty_for_repeated_stimuli_is_that_for_new_ones(tmp_path, rng):
-    """Without runs: near the penalty that new stimuli want, not that of known ones."""
-    T, U, W = (rng.standard_normal(s) for s in ((15, 4), (200, 4), (4, 60)))
-    shown = np.repeat(np.arange(15), 8)
-    X, Y = (a @ W + 4 * rng.standard_normal((len(a), 60)) for a in (T[shown], U))
+    """Few stimuli, shown often, runs unknown: a larger penalty, and new stimuli gain by it."""
+    T, U, W = (rng.standard_normal(s) for s in ((20, 30), (200, 30), (30, 60)))
+    shown = np.repeat(np.arange(20), 10)
+    X, Y = (a @ W + 16 * rng.standard_normal((len(a), 60)) for a in (T[shown], U))
     arrays = {"X": X, "Y": Y, "T": T, "U": U, "shown": shown}
     flags = ["--train-shown", "shown"]
     root, alphas = imported(tmp_path, arrays, *LATENTS, *flags), {}
@@ -522,7 +522,7 @@ def test_the_penalty_for_repeated_stimuli_is_that_for_new_ones(tmp_path, rng):
         alphas[cv] = app.sidecar(out, "_decoder.json")["alpha"]
         predicted = app.load(out, "_latents.npy")
         order = app.table(out, "_desc-predicted_latents.tsv")["stim_id"]
-        rows = order.str.removeprefix("stimulus").astype(int) - 16
+        rows = order.str.removeprefix("stimulus").astype(int) - 21
         errors[cv] = ((predicted - U[rows]) ** 2).mean()
     assert alphas["auto"] > alphas["loo"]
     assert errors["auto"] < errors["loo"]

@@ -79,7 +79,7 @@ def test_a_frame_is_the_middle_part_of_what_is_taken(saved, photo):
     wide = np.zeros((40, 70, 3), np.uint8)
     wide[:, 15:55] = 90
     wide[8:32, 25:45] = photo
-    # Of the middle square of 40 pixels, 0.6 of the height and half of the width hold the photograph.
+    # The photograph is the middle 0.6 of the square of 40 pixels in height, 0.5 in width.
     path = saved(wide)
     np.testing.assert_array_equal(
         read_picture(path, (24, 24), 0.6)[:, 2:22], photo / np.float32(255)

@@ -320,15 +320,15 @@ def test_a_score_or_control_that_stands_twice_is_refused_and_no_page_is_written(
 def test_scores_of_two_methods_are_told_apart(tmp_path, rng):
     one, two = participant_scores(rng), participant_scores(rng, method="other")
     view = scores.score_view(pd.concat([one, two]))
-    assert view["columns"][:3] == ["score", "method", "value"]
-    first, second = view["rows"][::2], view["rows"][1::2]
-    for table, method, rows in ((one, "HYPER", first), (two, "other", second)):
-        main = table[table["control"].isna() & table["value"].notna()].to_dict("records")
-        assert len(main) == len(rows)
-        for row, line in zip(main, rows, strict=True):
-            name = NAMES[row["metric"], row["variant"]] if method == "HYPER" else ""
-            assert line[:2] == [name, method]
-            assert line[2].startswith(shown(row["value"]))
+    assert view["columns"][:2] == ["method", "value"]
+    mains = [t[t["control"].isna() & t["value"].notna()].to_dict("records") for t in (one, two)]
+    blocks = [view["rows"][k : k + 3] for k in range(0, len(view["rows"]), 3)]
+    assert len(mains[0]) == len(mains[1]) == len(blocks)
+    for first, second, (heading, of_first, of_second) in zip(*mains, blocks, strict=True):
+        assert heading == [NAMES[first["metric"], first["variant"]]]
+        for row, line, method in ((first, of_first, "HYPER"), (second, of_second, "other")):
+            assert line[0] == method
+            assert line[1].startswith(shown(row["value"]))
     assert scores.summary("participant", pd.concat([one, two])).startswith("HYPER: two-way")
     page = made(tmp_path, tables={"scores": pd.concat([one, two])})
     assert "HYPER" in page.text

@@ -62,6 +62,12 @@ def check_boundaries(settings: ScoreSettings, plans: Sequence[Plan]) -> None:
         boundaries(folder, n_latents)
 
 
+def _folder(settings: Settings) -> str | None:
+    # A stage runs in a folder of its own.
+    folder = settings.scores.attribute_boundaries
+    return None if folder is None else str(Path(folder).absolute())
+
+
 def networks_of(plan: Plan, settings: Settings) -> tuple[Network, ...]:
     """Return the networks that compare a participant's images; none where there are no images."""
     return choose_networks(settings.scores) if plan.image_size else ()
@@ -74,10 +80,10 @@ def scores_job(plan: Plan, settings: Settings) -> dict[str, object]:
     """
     frame = plan.trials.trials
     names = frame["stim_id"][frame["split"] == "train"].tolist()
-    folder = settings.scores.attribute_boundaries
+    folder = _folder(settings)
     labelled = folder is None and len(plan.stimuli.labels.columns)
     return {
-        "boundaries": None if folder is None else str(Path(folder).absolute()),
+        "boundaries": folder,
         "networks": [dataclasses.asdict(n) for n in networks_of(plan, settings)],
         "labels": labels_of(plan.stimuli, names) if labelled else {},
         "labelled": names if labelled else [],
@@ -88,7 +94,7 @@ def input_files(plan: Plan, settings: Settings) -> list[str]:
     """Return the files of networks and boundaries, whose change makes the scores run again."""
     networks = [n.source for n in networks_of(plan, settings)]
     files = [source for source in networks if source not in perceptual.NETWORKS]
-    folder = settings.scores.attribute_boundaries
+    folder = _folder(settings)
     if folder is not None:
         names = boundaries(folder, plan.n_latents).names
         files += [str(boundary_file(folder, name)) for name in names]

@@ -19,7 +19,7 @@ _INPUTS = ("participant_label", "skip_bids_validation", "allow_shared_stimuli", 
 # Names of settings that are spelt otherwise as flags.
 _FLAGS = {"estimator": "betas"}
 # Arrays of the size of the chosen responses that the decoder holds at a time, in float32.
-_COPIES = 6
+_COPIES = 2
 
 
 def plan_import(

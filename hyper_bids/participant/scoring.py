@@ -276,7 +276,7 @@ def _draw(fragment: Fragment, scored: list[Scored], index: dict) -> None:
     if len(drawn) > 1:
         rows = {"shown": drawn[0].pictures["stimuli"]}
         rows |= {one.label: one.pictures["reconstructions"] for one in drawn}
-        figures.save(figures.method_grid(rows, index["stim_id"]), fragment.figure("methods"))
+        figures.save(figures.method_grid(rows, index["stim_id"]), fragment.figure("comparison"))
 
 
 def _page(

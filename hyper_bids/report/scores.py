@@ -64,26 +64,26 @@ def score_view(table) -> dict:
     Returns
     -------
     dict
-        ``columns`` and ``rows`` (lists of str), ``absent`` (names of scores without a value), and
-        ``explained`` (name and meaning of each score).
+        ``columns`` and ``rows`` (lists of str; a row of one cell is a heading), ``absent`` (names
+        of scores without a value), and ``explained`` (name and meaning of each score).
     """
     wide = beside_controls(table)
     several = wide["method"].nunique() > 1
     known = _by_score(wide[wide["value"].notna()])
     with_se = known["se"].notna().any()
     rest = [name for name in wide.columns[9:] if known[name].notna().any()]
-    columns = ["score", *(["method"] if several else []), "value", "95 % interval"]
+    columns = ["method" if several else "score", "value", "95 % interval"]
     columns += [CONTROLS.get(name, name.replace("_", " ")) for name in rest] + ["p", "n"]
     rows, last = [], None
     for line in known.to_dict("records"):
         name = label(line["metric"], line["variant"])
         value = _number(line["value"])
         value += f" ± {_number(line['se'])}" if with_se and _known(line["se"]) else ""
+        if several and name != last:
+            rows.append([name])  # a heading for all methods' values
         rows.append(
             [
-                # Its name stands once, above all methods' values.
-                "" if name == last else name,
-                *([_method(line["method"])] if several else []),
+                _method(line["method"]) if several else name,
                 value,
                 _interval(line["ci_low"], line["ci_high"]),
                 *(_number(line[name]) for name in rest),
