@@ -176,6 +176,16 @@ def test_a_planted_label_gives_its_direction_and_one_that_is_noise_gives_none(rn
     assert described == {"Name": "age", "High": "high age", "FitRSquare": round(found.fit[0], 4)}
 
 
+def test_labels_drawn_by_chance_are_hardly_ever_told(rng, said):
+    n_told = 0
+    for _ in range(100):
+        latents = rng.standard_normal((60, 20))
+        labels = {"dice": [str(value) for value in rng.integers(1, 7, 60)]}
+        names = [f"face{k}" for k in range(60)]
+        n_told += len(attribute_pairs.label_directions(latents, names, labels).names)
+    assert n_told <= 5
+
+
 def test_a_stimulus_enters_once_however_often_it_was_shown(rng, said):
     latents, shown, labels, _ = planted(rng)
     once = slice(None, None, 2)

@@ -133,6 +133,8 @@ def test_networks_are_those_of_torchs_layers_and_the_export_is_their_evaluation_
         encoder.eval(), generator.eval()
         weights = vaegan.prepare({k: torch.from_numpy(v) for k, v in training.weights().items()})
         expected = encoder(images)
+        torch.testing.assert_close(networks.encoded(state, images, frozen=True)[0], expected)
+        torch.testing.assert_close(networks.generated(state, mean, frozen=True), generator(mean))
         assert (expected - mean).abs().max() > 0.01
         torch.testing.assert_close(vaegan.encode_forward(weights, images), expected)
         torch.testing.assert_close(vaegan.generator_output(weights, mean), generator(mean))
@@ -153,21 +155,23 @@ def first_step(settings, faces, monkeypatch, adversarial, weight=None):
     if weight is not None:
         monkeypatch.setattr(training_of_vaegan, "ADVERSARIAL", weight)
     training = Training(settings)
+    training.epoch = settings.vae_epochs if adversarial else 0
     images = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255
     told = training._step(images, torch.Generator().manual_seed(7), adversarial)
     gradients = {k: v.grad for k, v in training.state.items() if v.grad is not None}
     return training, gradients, told
 
 
-def parts_of_the_loss(faces):
+def parts_of_the_loss(faces, frozen):
     """Return networks before a step, and what the losses are made of, drawn as in a step."""
     training = Training(TINY)
     images = torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255
     noise = torch.Generator().manual_seed(7)
-    mean, log_spread = networks.encoded(training.state, images)
+    mean, log_spread = networks.encoded(training.state, images, frozen)
     latents = mean + torch.randn(mean.shape, generator=noise) * log_spread.exp()
-    made = networks.generated(training.state, latents)
-    fancied = networks.generated(training.state, torch.randn(mean.shape, generator=noise))
+    made = networks.generated(training.state, latents, frozen)
+    invented = torch.randn(mean.shape, generator=noise)
+    fancied = networks.generated(training.state, invented, frozen)
     normal = torch.distributions.Normal
     divergence = torch.distributions.kl_divergence(normal(mean, log_spread.exp()), normal(0, 1))
     return training.state, images, made, fancied, divergence.sum(1).mean()
@@ -175,7 +179,7 @@ def parts_of_the_loss(faces):
 
 def test_the_first_phase_follows_the_gradient_of_divergence_and_likelihood(faces, monkeypatch):
     _, gradients, told = first_step(TINY, faces, monkeypatch, adversarial=False)
-    state, images, made, _, divergence = parts_of_the_loss(faces)
+    state, images, made, _, divergence = parts_of_the_loss(faces, frozen=False)
     error = nn.functional.mse_loss(made, images)
     # The Gaussian whose variance is the error, with its constants left out.
     log_likelihood = torch.distributions.Normal(made, error.sqrt()).log_prob(images).mean()
@@ -194,7 +198,7 @@ def test_the_second_phase_adds_features_and_only_the_generator_works_against_the
 ):
     _, gradients, _ = first_step(TINY, faces, monkeypatch, True, weight=0.0)
     _, opposed, _ = first_step(TINY, faces, monkeypatch, True, weight=10.0)
-    state, images, made, fancied, divergence = parts_of_the_loss(faces)
+    state, images, made, fancied, divergence = parts_of_the_loss(faces, frozen=True)
     (wanted, real), (features, copied), (_, invented) = (
         networks.judged(state, x) for x in (images, made, fancied)
     )
@@ -225,9 +229,7 @@ def test_the_second_phase_adds_features_and_only_the_generator_works_against_the
 
 def test_reconstructions_and_latents_follow_the_images(rng):
     images, planted = discs(rng, 192)
-    settings = dataclasses.replace(
-        TINY, width=2, epochs=24, learning_rate=5e-3, vae_only=True
-    )
+    settings = dataclasses.replace(TINY, width=2, epochs=24, learning_rate=5e-3, vae_only=True)
     training = commands.train(images[:128], settings)
     weights = vaegan.prepare({k: torch.from_numpy(v) for k, v in training.weights().items()})
     shown = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

@@ -27,6 +27,11 @@ Resampled = dict[tuple[str, str], Callable[[np.ndarray], float]]
 # Labelled training stimuli that a direction needs; with fewer, leaving one out says little.
 FEWEST = 10
 
+# Labels of n stimuli are told if that fraction of their variance, times n, is predicted when a
+# stimulus is left out: the square of the standard normal's 99 % quantile, by which a correlation of
+# nought is as large one time in a hundred.
+_TOLD = 5.41
+
 # Columns with such names tell one stimulus from another.
 _KEYS = ("_id", "_file", "_row", "_index", "_url")
 _MISSING = ("", "n/a", "nan", "none", "<na>")
@@ -97,14 +102,18 @@ def label_directions(
     Returns
     -------
     Directions
-        Of :func:`label_columns`. Those whose labels are predicted no better than by their mean when
-        a stimulus is left out are no directions of anything: they are left out, and the log says
-        so.
+        Of :func:`label_columns`. Those whose labels are predicted no better than chance would have
+        it when a stimulus is left out are no directions of anything: they are left out, and the
+        log says so.
     """
     first = np.unique(np.asarray(stimuli, dtype=str), return_index=True)[1]
     chosen = label_columns({k: [column[i] for i in first] for k, column in labels.items()})
     found = attributes.from_labels(np.asarray(latents_train)[first], chosen)
-    kept = [name for name, fit in zip(found.names, found.fit, strict=True) if fit > 0]
+    kept = [
+        name
+        for name, fit in zip(found.names, found.fit, strict=True)
+        if fit * len(_there(chosen[name])) > _TOLD
+    ]
     lost = [name for name in found.names if name not in kept]
     if lost:
         LOG.warning("Labels that the latents do not tell, and so not scored: %s.", ", ".join(lost))
@@ -172,9 +181,13 @@ def described(directions: Directions) -> list[dict[str, object]]:
     ]
 
 
-def _is_label(column: Sequence[str]) -> bool:
+def _there(column: Sequence[str]) -> list[str]:
     values = [str(value).strip() for value in column]
-    there = [value for value in values if value.lower() not in _MISSING]
+    return [value for value in values if value.lower() not in _MISSING]
+
+
+def _is_label(column: Sequence[str]) -> bool:
+    there = _there(column)
     distinct = set(there)
     if len(there) < FEWEST or len(distinct) < 2:
         return False

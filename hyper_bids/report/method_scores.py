@@ -15,8 +15,8 @@ _ATTRIBUTES = {
     "the boundaries of InterFaceGAN [shen2020]",
     "labels": "Attributes of predicted and true latents were scored as their projections on "
     "directions that ridge regression fitted to labels of the training stimuli; its penalties were "
-    "chosen by leaving out a stimulus, and labels that were then predicted no better than by their "
-    "mean were left out. The scores were",
+    "chosen by leaving out a stimulus, and labels that were then predicted no better than chance "
+    "would have it were left out. The scores were",
 }
 _LATENTS = {
     "raw": "of the latents as they were",

@@ -1,8 +1,8 @@
 """The networks of a VAE-GAN while they are trained: functions over a dictionary of tensors.
 
-Encoder and generator are those of :mod:`hyper_bids.generators.vaegan`, with the batch's own mean
-and variance in place of the running averages. Two parts are needed for training only: the spread of
-the latents, and a discriminator of four convolutions.
+Encoder and generator are those of :mod:`hyper_bids.generators.vaegan`; their batch norms use the
+batch's own mean and variance, or the running averages of them (``frozen``). Two parts are needed
+for training only: the spread of the latents, and a discriminator of four convolutions.
 """
 
 from __future__ import annotations
@@ -69,16 +69,18 @@ def initial_state(architecture: Architecture, seed: int) -> dict[str, torch.Tens
 
 
 def encoded(
-    state: Mapping[str, torch.Tensor], images: torch.Tensor
+    state: Mapping[str, torch.Tensor], images: torch.Tensor, frozen: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and logarithm of the spread of the latents of images.
 
     Parameters
     ----------
     state : mapping of str to tensor
-        Its running averages are updated.
+        Its running averages are updated, unless ``frozen``.
     images : float32 tensor of shape (n, 3, resolution, resolution)
         In [0, 1].
+    frozen : bool
+        Whether batch norms use the running averages.
 
     Returns
     -------
@@ -94,13 +96,15 @@ def encoded(
         x = functional.conv2d(
             functional.pad(x, (0, 1, 0, 1)), state[f"{name}.conv.weight"], stride=2
         )
-        x = functional.elu(_normalised(state, name, x))
+        x = functional.elu(_normalised(state, name, x, frozen))
     x = _dense(state, "encoder.fc", x.flatten(1))
     return _dense(state, "encoder.mean", x).tanh(), _dense(state, "spread", x).clamp(*_SPREAD)
 
 
-def generated(state: Mapping[str, torch.Tensor], latents: torch.Tensor) -> torch.Tensor:
-    """Return the images of latents, above -1, before they are scaled for display."""
+def generated(
+    state: Mapping[str, torch.Tensor], latents: torch.Tensor, frozen: bool = False
+) -> torch.Tensor:
+    """Return the images of latents, nominally in [0, 1]; parameters as for :func:`encoded`."""
     from torch.nn import functional
 
     x = functional.elu(_dense(state, "generator.fc", latents))
@@ -110,7 +114,7 @@ def generated(state: Mapping[str, torch.Tensor], latents: torch.Tensor) -> torch
     for layer in range(1, N_LAYERS + 1):
         name = f"generator.layer{layer}"
         x = functional.conv_transpose2d(x, state[f"{name}.conv.weight"], stride=2)
-        x = functional.elu(_normalised(state, name, x[:, :, :-1, :-1]))
+        x = functional.elu(_normalised(state, name, x[:, :, :-1, :-1], frozen))
     return x
 
 
@@ -137,12 +141,14 @@ def judged(
     return features, _dense(state, "discriminator.fc", x.flatten(1)).squeeze(1)
 
 
-def _normalised(state: Mapping[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+def _normalised(
+    state: Mapping[str, torch.Tensor], name: str, x: torch.Tensor, frozen: bool
+) -> torch.Tensor:
     from torch.nn import functional
 
     # The bias of the convolution is left out: batch norm would take it away again. It stays 0.
     parts = (state[f"{name}.norm.{part}"] for part in ("mean", "variance", "weight", "bias"))
-    return functional.batch_norm(x, *parts, training=True, momentum=MOMENTUM, eps=EPSILON)
+    return functional.batch_norm(x, *parts, not frozen, MOMENTUM, EPSILON)
 
 
 def _dense(state: Mapping[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:

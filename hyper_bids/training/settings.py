@@ -22,7 +22,7 @@ class VaeGanTraining:
     batch_size : int
         Images a step.
     learning_rate : float
-        Of Adam, while there is no discriminator; a third of it afterwards.
+        Of Adam, in the first epoch; it falls to a tenth.
     vae_only : bool
         Leave out the discriminator.
     random_seed : int
@@ -30,13 +30,18 @@ class VaeGanTraining:
     """
 
     resolution: int = 64
-    n_latents: int = 128
+    n_latents: int = 64
     width: int = 16
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 3e-4
+    epochs: int = 16
+    batch_size: int = 16
+    learning_rate: float = 1e-3
     vae_only: bool = False
     random_seed: int = 1412
+
+    @property
+    def averaging_epochs(self) -> int:
+        """Epochs in which batch norms use the batch: the first fifth, but one at least."""
+        return max(1, round(0.2 * self.epochs))
 
     @property
     def vae_epochs(self) -> int:

@@ -12,6 +12,11 @@ needs to be chosen. The discriminator minimises the cross-entropy of x against y
 generator, but not the encoder, the opposite for y and y'. Larsen et al. compare features only; with
 pixels beside them, colours stay those of the image.
 
+Batch norms use the batch in the first epochs only. With the last layer normalised, too, the
+brightness of an image would depend on the others of its batch, and training could not bring the
+error below that. Later they use their running averages, which stay as they are: what is trained is
+what is exported.
+
 References
 ----------
 Larsen ABL, Sonderby SK, Larochelle H, Winther O (2016). Autoencoding beyond pixels using a learned
@@ -38,8 +43,8 @@ if TYPE_CHECKING:
 
 # As usual for GANs (Radford et al. 2016).
 _BETAS = (0.5, 0.999)
-# Of the learning rate, once there is a discriminator.
-_SLOWER = 1 / 3
+# Part of the learning rate that is left in the last epoch.
+_LEAST = 0.1
 # Weight of the discriminator's opinion beside the reconstruction, in the generator's loss.
 ADVERSARIAL = 0.02
 _AVERAGES = (".norm.mean", ".norm.variance")
@@ -79,6 +84,17 @@ class Training:
             self.optimisers[group] = torch.optim.Adam(
                 parameters, lr=settings.learning_rate, betas=_BETAS
             )
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether batch norms use their running averages."""
+        return self.epoch >= self.settings.averaging_epochs
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of this epoch; it falls from the first to the last on a line to a tenth."""
+        done = self.epoch / max(1, self.settings.epochs - 1)
+        return self.settings.learning_rate * (1 - (1 - _LEAST) * done)
 
     def trained(self, group: str) -> list[str]:
         """Return the names of the arrays that an optimiser changes, in its order."""
@@ -122,9 +138,8 @@ class Training:
         import torch
 
         adversarial = self.epoch >= self.settings.vae_epochs
-        rate = self.settings.learning_rate * (_SLOWER if adversarial else 1)
         for optimiser in self.optimisers.values():
-            optimiser.param_groups[0]["lr"] = rate
+            optimiser.param_groups[0]["lr"] = self.rate
         # Of each epoch its own, so that one that goes on draws what one without a break draws.
         rng = np.random.default_rng([self.settings.random_seed, self.epoch])
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -159,10 +174,10 @@ class Training:
         import torch
 
         model = self.optimisers["model"].param_groups[0]["params"]
-        mean, log_spread = networks.encoded(self.state, images)
+        mean, log_spread = networks.encoded(self.state, images, self.is_frozen)
         drawn = torch.randn(mean.shape, generator=noise).to(self.device)
         latents = mean + drawn * log_spread.exp()
-        made = networks.generated(self.state, latents)
+        made = networks.generated(self.state, latents, self.is_frozen)
         divergence = (mean**2 + (2 * log_spread).exp() - 1) / 2 - log_spread
         divergence = divergence.sum(dim=1).mean()
         error = (made - images).square().mean()
@@ -185,7 +200,8 @@ class Training:
         state, names = self.state, self.trained("model")
         generator = [state[name] for name in names if name.startswith("generator.")]
         sizes = (len(images), self.settings.n_latents)
-        fancied = networks.generated(state, torch.randn(sizes, generator=noise).to(self.device))
+        invented = torch.randn(sizes, generator=noise).to(self.device)
+        fancied = networks.generated(state, invented, self.is_frozen)
         wanted, real = networks.judged(state, images)
         features, copied = networks.judged(state, made)
         _, invented = networks.judged(state, fancied)
