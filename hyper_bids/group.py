@@ -18,6 +18,7 @@ from hyper_bids.config import Settings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import group_methods_text
+from hyper_bids.report.published import beside_published
 from hyper_bids.report.scores import label
 
 LOG = logging.getLogger("hyper_bids")
@@ -262,6 +263,6 @@ def _page(output_dir: Path, members: list[Scores], metrics, summary, provenance:
         )
     write_report(
         output_dir / "group.html", "group", "Group", facts, drawn,
-        {"scores": metrics, "stats": summary}, notes,
+        {"scores": metrics, "stats": summary, "published": beside_published(summary)}, notes,
         About(provenance["Simulated"], group_methods_text(len(members)), provenance),
     )  # fmt: skip

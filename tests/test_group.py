@@ -353,7 +353,7 @@ def test_the_page_shows_each_participant_each_mean_and_figures_that_are_there(ou
     for label in ("01", "A2"):
         assert f'<a href="sub-{label}.html">sub-{label}</a>' in text
     for key in KEYS:
-        assert f"<td>{stat(out, key)['mean']:.3f}</td>" in text
+        assert f'<td class="value">{stat(out, key)["mean"]:.3f}</td>' in text
     drawn = re.findall(r'<img src="([^"]+)"', text)
     assert len(drawn) == 3
     for path in drawn:

@@ -9,16 +9,13 @@ import app
 import numpy as np
 import pytest
 from scipy.io import savemat
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from hyper_bids import cli
 from hyper_bids.bids.imported import find_imported, runs_known, trials_of
 from hyper_bids.bids.stimuli import read_stimuli
 from hyper_bids.config import InputSettings
 from hyper_bids.errors import InputError
-from hyper_bids.glm.encoding import PENALTIES
-from hyper_bids.glm.voxelwise import encoding_correlation, encoding_parts, fisher_z
+from hyper_bids.glm.voxelwise import fisher_z
 from hyper_bids.import_arguments import parse_import
 from hyper_bids.participant.adopted import voxel_scores
 
@@ -236,41 +233,11 @@ def test_a_damaged_import_is_refused_with_what_to_do(tmp_path, rng, damage, word
 # --- ranking of voxels ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(40, 6), (30, 50)])
-def test_encoding_correlation_is_that_of_scikit_learn(rng, shape):
-    """Ridge without an intercept, a run left out at a time, the best of seven penalties."""
-    n, d = shape
-    features, betas = rng.standard_normal((n, d)), rng.standard_normal((n, 5))
-    betas[:, 0] += features[:, 0]
-    betas -= betas.mean(axis=0)
-    run = np.repeat(np.arange(5), n // 5)
-    X = features - features.mean(axis=0)
-    unit = (X**2).sum() / n
-    best = np.full(5, -np.inf)
-    for penalty in PENALTIES:
-        model = Ridge(alpha=penalty * unit, fit_intercept=False, solver="svd")
-        predicted = cross_val_predict(model, X, betas, groups=run, cv=LeaveOneGroupOut())
-        norm = np.sqrt((predicted**2).sum(0) * (betas**2).sum(0))
-        best = np.maximum(best, (predicted * betas).sum(0) / norm)
-    found = encoding_correlation(betas, encoding_parts(features, run))
-    np.testing.assert_allclose(found, best, atol=1e-4)
-
-
 def test_a_voxel_that_is_constant_has_no_score(rng):
     betas = rng.standard_normal((20, 3))
     betas[:, 1] = 2
     scores = voxel_scores(betas, rng.standard_normal((20, 2)), np.ones(20, bool), np.zeros(20, int))
     assert np.isfinite(scores).tolist() == [True, False, True]
-
-
-def test_neighbouring_trials_of_one_run_are_left_out_together_and_many_runs_in_ten_groups(rng):
-    features = rng.standard_normal((50, 3))
-    one = encoding_parts(features, np.zeros(50, int))
-    assert [part.test.tolist() for part in one] == np.arange(50).reshape(5, 10).tolist()
-    many = encoding_parts(features, np.arange(50) // 2)
-    assert len(many) == 10
-    runs = [set(part.test // 2) for part in many]
-    assert sorted(r for group in runs for r in group) == list(range(25))
 
 
 def test_fisher_z_of_noise_is_about_standard_normal(rng):
@@ -533,11 +500,11 @@ def test_methods_text_says_that_responses_were_imported_and_from_what():
     from hyper_bids.report.methods import methods_text
 
     settings = {"voxels": to_dict(Settings().voxels), "decoder": to_dict(Settings().decoder)}
-    facts = {"files": ["a_[1].mat"], "places_known": False, "runs_known": False}
+    facts = {"files": ["a_[abc2022].mat"], "places_known": False, "runs_known": False}
     design = {"imported": facts, "runs": 0, "training_trials": 9, "test_trials": 3}
     text = methods_text(settings, design)
     for words in (
-        "imported from `a_[1].mat`",
+        "imported from `a_[abc2022].mat`",
         "There were 9 training trials",
         "predicted best from the latents",
         "mean and standard deviation of all training trials",

@@ -895,3 +895,20 @@ def test_the_methods_say_what_each_baseline_decodes_and_with_what():
     alone = methods_text(settings, {"generator": None, "known": False, "baselines": BASELINES})
     assert "known latents" not in alone.split("\n\n")[4]
     assert "For comparison" not in methods_text(settings, {"generator": "demo"})
+
+
+def test_published_values_stand_beside_those_of_the_same_method_metric_and_form(rng):
+    from hyper_bids.report.published import beside_published, published
+
+    known = published()
+    assert not known.duplicated(["source", "participant", *scores.KEY]).any()
+    stats = as_group(participant_scores(rng), n=2)["stats"].fillna({"control": "n/a"})
+    table = beside_published(stats).set_index(["method", "metric", "variant"])
+    line = table.loc["hyper", "latent_similarity", "code"]
+    own = stats[(stats["metric"] == "latent_similarity") & (stats["variant"] == "code")]
+    assert line["mean"] == own[own["control"] == "n/a"]["mean"].iloc[0]
+    assert (line["article 1"], line["poster 2"]) == (0.4722, 0.4447)
+    assert ("hyper", "latent_cosine", "n/a") not in table.index
+    # What another network gives is not beside the paper's VGGFace.
+    other = stats.assign(metric="feature_similarity", variant="code, dlib-face").iloc[:1]
+    assert not len(beside_published(other))

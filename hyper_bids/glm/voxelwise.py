@@ -1,90 +1,33 @@
-"""How well each voxel's responses follow what was shown: cross-validated encoding, by voxel."""
+"""Cross-validated encoding by voxel: how well responses follow what was shown, and by chance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from hyper_bids.glm.encoding import PENALTIES
+from hyper_bids.glm.encoding import PENALTIES, Fold, correlation
 
-# Of runs, at most so many groups are left out; of trials whose runs are unknown, so many parts.
-_GROUPS, _PARTS = 10, 5
+# Of runs, at most so many groups are left out.
+GROUPS = 10
 
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Trials that are left out, and the ridge regression of the others on their features.
-
-    Under penalty a, the left trials are predicted as ``across @ (into @ betas[train] / (values +
-    a))``.
-    """
-
-    test: np.ndarray
-    train: np.ndarray
-    values: np.ndarray
-    into: np.ndarray
-    across: np.ndarray
+# Columns of chance that are computed at a time, in values (64 MiB).
+_BLOCK = 1 << 24
 
 
-def encoding_parts(features: np.ndarray, run: np.ndarray) -> list[Part]:
-    """Prepare the cross-validation of :func:`encoding_correlation`.
-
-    Works in the smaller of trials and features.
-
-    Parameters
-    ----------
-    features : array of shape (n_trials, n_features)
-        What the trials showed (latents).
-    run : int array of shape (n_trials,)
-        Run of each trial. Whole runs are left out, ten groups of them if there are more; of one
-        run, fifths in the order of the trials, so that neighbours, which share drift, stay
-        together.
-
-    Returns
-    -------
-    list of Part
-        Penalties are relative to the mean over trials of the centred features' squared length.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two trials.
-    """
-    if len(features) < 2:
-        raise ValueError(f"{len(features)} trials; at least 2 are wanted to leave one out")
-    X = features - features.mean(axis=0, dtype=float)
-    X /= max(np.sqrt((X * X).sum() / len(X)), 1e-12)
-    groups = _groups(run)
-    parts = []
-    for left in np.unique(groups):
-        test, train = np.flatnonzero(groups == left), np.flatnonzero(groups != left)
-        is_primal = X.shape[1] <= len(train)
-        gram = X[train].T @ X[train] if is_primal else X[train] @ X[train].T
-        values, vectors = np.linalg.eigh(gram)
-        into = vectors.T @ X[train].T if is_primal else vectors.T
-        across = X[test] @ vectors if is_primal else (X[test] @ X[train].T) @ vectors
-        parts.append(
-            Part(
-                test, train, np.maximum(values, 0),
-                into.astype(np.float32), across.astype(np.float32),
-            )
-        )  # fmt: skip
-    return parts
-
-
-def encoding_correlation(betas: np.ndarray, parts: list[Part]) -> np.ndarray:
+def encoding_correlation(betas: np.ndarray, folds: list[Fold]) -> np.ndarray:
     """Return each voxel's correlation with what is predicted from features in left-out trials.
 
-    Ridge regression from features to betas without an intercept; each voxel has the penalty, of
-    seven, that is best for it. So r is not that of one prediction made in advance, and slightly
-    too high; it is to rank voxels by.
+    Ridge regression from features to betas without an intercept. Each voxel has a penalty of its
+    own in each fold, the one of seven with the least generalised cross-validation error (Golub,
+    Heath and Wahba 1979, Technometrics 21:215-223) in the trials that are not left out: the trials
+    that are predicted have no part in it.
 
     Parameters
     ----------
     betas : array of shape (n_trials, n_voxels)
-        Training trials, standardised.
-    parts : list of Part
+        Training trials, standardised within runs.
+    folds : list of Fold
 
     Returns
     -------
@@ -92,19 +35,107 @@ def encoding_correlation(betas: np.ndarray, parts: list[Part]) -> np.ndarray:
         NaN where betas or all predictions are constant at 0.
     """
     betas = np.asarray(betas, np.float32)
-    inside = [part.into @ betas[part.train] for part in parts]
-    power = np.einsum("ij,ij->j", betas, betas)
-    best = np.full(betas.shape[1], np.nan, np.float32)
     predicted = np.empty_like(betas)
-    for penalty in PENALTIES:
-        for part, known in zip(parts, inside, strict=True):
-            shrink = (1 / (part.values + penalty)).astype(np.float32)
-            predicted[part.test] = part.across @ (shrink[:, None] * known)
-        size = np.sqrt(power * np.einsum("ij,ij->j", predicted, predicted))
-        product = np.einsum("ij,ij->j", predicted, betas)
-        r = np.divide(product, size, out=np.full_like(size, np.nan), where=size > 0)
-        best = np.fmax(best, r)
-    return best
+    for fold in folds:
+        known = betas[fold.train]
+        inside = fold.into @ known
+        penalty = gcv_penalty(inside, np.einsum("ij,ij->j", known, known), fold)
+        predicted[fold.test] = fold.predict(inside, penalty)
+    return correlation(predicted, betas)
+
+
+def gcv_penalty(inside: np.ndarray, power: np.ndarray, fold: Fold) -> np.ndarray:
+    """Return for each voxel the penalty with the least generalised cross-validation error.
+
+    Squared residuals over the square of the dimensions that the fit leaves free.
+
+    Parameters
+    ----------
+    inside : array of shape (rank, n_voxels)
+        ``fold.into @ betas[fold.train]``.
+    power : array of shape (n_voxels,)
+        Sum of squares of the training betas.
+    fold : Fold
+
+    Returns
+    -------
+    array of shape (n_voxels,), of :data:`~hyper_bids.glm.encoding.PENALTIES`
+    """
+    rest = fold.values / (fold.values + PENALTIES[:, None])
+    n_free = max(len(fold.train) - fold.n_fixed, len(fold.values))
+    explained = (1 - (1 - rest) ** 2).astype(np.float32) @ (inside * inside)
+    residual = np.maximum(power - explained, 0)
+    return PENALTIES[(residual / (n_free - rest.sum(axis=1, keepdims=True)) ** 2).argmin(axis=0)]
+
+
+def encoding_map(
+    read: Callable[[slice], np.ndarray], n_voxels: int, folds: list[Fold], step: int
+) -> np.ndarray:
+    """Return :func:`encoding_correlation` of many voxels, a block of them at a time.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the standardised betas (n_trials, n_voxels of the block) of a slice of voxels.
+    n_voxels : int
+    folds : list of Fold
+    step : int
+        Voxels of a block; about 24 x trials bytes are held for each.
+
+    Returns
+    -------
+    float32 array of shape (n_voxels,)
+    """
+    result = np.empty(n_voxels, np.float32)
+    for start in range(0, n_voxels, step):
+        part = slice(start, min(start + step, n_voxels))
+        result[part] = encoding_correlation(read(part), folds)
+    return result
+
+
+def encoding_null(
+    betas: np.ndarray, folds: list[Fold], run: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return what :func:`encoding_correlation` is where trials say nothing of what they showed.
+
+    A voxel is drawn and its trials are shuffled within their runs, which keeps its distribution and
+    what runs differ in. Standardised voxels share one distribution of chance, so that draws of all
+    of them make one null. A t test would not do: predictions of a fold are made from the others'
+    betas, which doubles the variance of r where the penalty is strong.
+
+    Parameters
+    ----------
+    betas : array of shape (n_trials, n_sampled)
+        Some voxels, a few thousand drawn at random from all; standardised within runs.
+    folds : list of Fold
+    run : array of shape (n_trials,)
+    n : int
+        Draws.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float32 array of shape (n,), finite
+
+    Raises
+    ------
+    ValueError
+        If no voxel varies.
+    """
+    betas = np.asarray(betas, np.float32)
+    varying = np.flatnonzero(np.einsum("ij,ij->j", betas, betas) > 0)
+    if not len(varying):
+        raise ValueError(f"none of {betas.shape[1]} voxels varies: chance cannot be drawn")
+    rows = [np.flatnonzero(run == label) for label in np.unique(run)]
+    null = np.empty(n, np.float32)
+    step = max(1, _BLOCK // len(betas))
+    for start in range(0, n, step):
+        part = null[start : start + step]
+        drawn = betas[:, rng.choice(varying, len(part))]
+        for own in rows:
+            drawn[own] = rng.permuted(drawn[own], axis=0)
+        part[:] = np.nan_to_num(encoding_correlation(drawn, folds))
+    return null
 
 
 def fisher_z(r: np.ndarray, n: int) -> np.ndarray:
@@ -117,11 +148,3 @@ def fisher_z(r: np.ndarray, n: int) -> np.ndarray:
     """
     limit = 1 - 1e-7
     return np.arctanh(np.clip(r, -limit, limit)) * np.sqrt(max(n - 3, 1))
-
-
-def _groups(run: np.ndarray) -> np.ndarray:
-    _, index = np.unique(run, return_inverse=True)
-    n_runs = int(index.max()) + 1
-    if n_runs < 2:
-        return np.arange(len(run)) * _PARTS // len(run)
-    return index if n_runs <= _GROUPS else index * _GROUPS // n_runs

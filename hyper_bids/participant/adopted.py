@@ -15,7 +15,8 @@ import numpy as np
 from hyper_bids import volumes, voxels
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.errors import InputError
-from hyper_bids.glm.voxelwise import encoding_correlation, encoding_parts, fisher_z
+from hyper_bids.glm.encoding import encoding_folds
+from hyper_bids.glm.voxelwise import GROUPS, encoding_map, fisher_z
 from hyper_bids.participant.responses import TABLE_COLUMNS, reliability
 
 LOG = logging.getLogger("hyper_bids")
@@ -66,7 +67,9 @@ def adopt_responses(job: dict, folder: Path, motion: Path | None = None) -> str:
     np.save(fragment.internal("affine.npy"), affine)
     np.save(fragment.internal("background.npy"), mask.astype(np.float32))
     table = frame[list(TABLE_COLUMNS)]
-    fragment.table("betas_table", table, TABLE_COLUMNS, Responses=job["provenance"]["Sources"][0])
+    text = "Trials of imported responses; row k of the table is row k of the array in Responses."
+    source = job["provenance"]["Sources"][0]
+    fragment.table("betas_table", table, TABLE_COLUMNS, Description=text, Responses=source)
     if job["places_known"]:
         _write_maps(fragment, betas, table, train, mask, affine)
     model = {
@@ -96,17 +99,18 @@ def voxel_scores(
     Returns
     -------
     float32 array of shape (n_voxels,)
-        Fisher z of the correlation of :func:`encoding_correlation`; NaN where a voxel is constant.
+        Fisher z of the correlation of :func:`encoding_map`; NaN where a voxel is constant.
     """
     rows = np.flatnonzero(train)
-    parts = encoding_parts(np.asarray(latents, float), run[rows])
-    scores = np.empty(betas.shape[1], np.float32)
-    step = max(1, _BLOCK // len(rows))
+    own = run[rows]
+    folds = encoding_folds(np.asarray(latents, float), own, GROUPS)
     every = np.ones(len(rows), bool)
-    for start in range(0, len(scores), step):
-        block = voxels.standardise(betas[rows, start : start + step], run[rows], every, "run")
-        scores[start : start + step] = fisher_z(encoding_correlation(block, parts), len(rows))
-    return scores
+
+    def read(part: slice) -> np.ndarray:
+        return voxels.standardise(betas[rows, part], own, every, "run")
+
+    r = encoding_map(read, betas.shape[1], folds, max(1, _BLOCK // len(rows)))
+    return fisher_z(r, len(rows))
 
 
 def _copied(given: np.ndarray, path: Path) -> np.ndarray:

@@ -27,10 +27,10 @@ Resampled = dict[tuple[str, str], Callable[[np.ndarray], float]]
 # Labelled training stimuli that a direction needs; with fewer, leaving one out says little.
 FEWEST = 10
 
-# Labels of n stimuli are told if that fraction of their variance, times n, is predicted when a
-# stimulus is left out: the square of the standard normal's 99 % quantile, by which a correlation of
-# nought is as large one time in a hundred.
-_TOLD = 5.41
+# Labels of n stimuli are told if more than this over n of their variance is predicted when a
+# stimulus is left out, a correlation of three standard errors. As the best of several penalties is
+# taken, labels drawn by chance get there about one time in a hundred.
+_TOLD = 9
 
 # Columns with such names tell one stimulus from another.
 _KEYS = ("_id", "_file", "_row", "_index", "_url")

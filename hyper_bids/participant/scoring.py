@@ -147,21 +147,31 @@ def score_method(
     """Return the scores of one method, (name, label); they do not depend on which others are."""
     name, label = method
     data = dict(np.load(decoding / "internal" / "prediction.npz"))
-    pairs = latent_pairs(data)
+    parts = {"": latent_pairs(data)}
     pictures = dict(np.load(images / "internal" / "images.npz")) if images else None
     if pictures:
-        pairs |= image_pairs(pictures, job["n_threads"]) | by_features(pictures)
+        parts[""] |= image_pairs(pictures, job["n_threads"])
+        parts["/features"] = by_features(pictures)
     redrawn = resampled(data)
     directions, attributes = directions_of(job, name, data["training_latents"]), None
     if directions:
         normalised = job["scores"]["attribute_scores"] == "normalised"
         attributes = attribute_scores(data, directions, normalised)
-        pairs |= attribute_pairs(attributes)
+        parts["/attributes"] = attribute_pairs(attributes)
         redrawn |= attribute_resampled(attributes)
     stage = "scores" if name == HYPER else f"scores/{name}"
-    rng = generator_for(job["random_seed"], job["entities"]["subject"], stage)
-    rows, nulls = summarise(pairs, redrawn, job["scores"]["n_permutations"], rng)
+    rows, nulls = [], {}
+    for part, pairs in parts.items():
+        # Each part draws by itself: which networks are installed does not touch the other p values.
+        rng = generator_for(job["random_seed"], job["entities"]["subject"], f"{stage}{part}")
+        found = summarise(pairs, redrawn, job["scores"]["n_permutations"], rng)
+        rows, nulls = rows + found[0], nulls | found[1]
+    if not parts.get("/features"):
+        # Without a feature network there is no such score, and nothing stands in for it.
+        absent = {"metric": "feature_similarity", "control": None}
+        rows += [absent | {"variant": form} for form in ("code", "printed")]
     rows = [{"method": name, **row} for row in rows]
+    pairs = {key: both for part in parts.values() for key, both in part.items()}
     return Scored(name, label, data, pictures, pairs, rows, nulls, directions, attributes)
 
 
@@ -204,10 +214,6 @@ def summarise(
         chance = {"two_way_identification": 0.5, "one_of_n_identification": 1 / len(matrix)}
         if metric in chance:
             rows.append(base | {"control": "chance", "value": chance[metric]})
-    if "feature_similarity" not in {metric for metric, _ in pairs}:
-        # Without a feature network there is no such score, and nothing stands in for it.
-        absent = {"metric": "feature_similarity", "control": None}
-        rows += [absent | {"variant": form} for form in ("code", "printed")]
     return rows, nulls
 
 

@@ -52,8 +52,8 @@ def write_report(
         Key of a section to the figure's path relative to the page, with forward slashes. Figures
         that no section names are not shown.
     tables : dict
-        Key of a section to its DataFrame: of a participant ``scores``; of the group ``stats`` and
-        ``scores``.
+        Key of a section to its DataFrame: of a participant ``scores``; of the group ``stats``,
+        ``scores`` and ``published``.
     notes : list of str
         What the reader should know before the results.
     about : About, optional
@@ -108,7 +108,11 @@ def _filled(section: dict, figures: dict, tables: dict, about: About) -> dict | 
     elif tables.get(key) is None or not len(tables[key]):
         content = None
     else:
-        view = {"scores": scores.score_view, "participants": scores.participants_view}[kind]
+        view = {
+            "scores": scores.score_view,
+            "participants": scores.participants_view,
+            "published": scores.published_view,
+        }[kind]
         content = view(tables[key])
     if content:
         return {**section, "content": content}

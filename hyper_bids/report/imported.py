@@ -16,15 +16,8 @@ def stimuli_text(imported: dict | None) -> str:
     return "the stimuli were made by an image model from known latents"
 
 
-def responses_text(imported: dict) -> str:
-    """Return the paragraph on responses.
-
-    Parameters
-    ----------
-    imported : dict
-        ``files``, ``places_known``, ``runs_known``.
-    """
-    files = imported["files"]
+def responses_text(files: list[str]) -> str:
+    """Return the paragraph on responses, from the names of the files they came from."""
     # Names stand in backticks: they may hold characters that Markdown uses.
     names = ", ".join(f"`{name}`" for name in files[:8])
     more = f" and {len(files) - 8} other files" if len(files) > 8 else ""
@@ -39,9 +32,9 @@ def choice_text(n_voxels: int) -> str:
     """Return what is said of the choice of voxels."""
     return (
         f"The decoder used the {n_voxels:,} voxels whose responses in training trials that were "
-        f"left out were predicted best from the latents, by ridge regression, each voxel with the "
-        f"penalty that was best for it (all voxels, where there were fewer). Test trials had no "
-        f"part in this choice."
+        f"left out were predicted best from the latents, by ridge regression, each voxel with a "
+        f"penalty of its own, chosen in the trials that were not left out (all voxels, where there "
+        f"were fewer). Test trials had no part in this choice."
     )
 
 

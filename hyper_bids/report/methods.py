@@ -89,7 +89,8 @@ def _introduction(facts: dict) -> str:
 
 def _responses(betas: dict, facts: dict) -> str:
     if facts.get("imported"):
-        return imported.responses_text(facts["imported"])
+        names = [verbatim(name) for name in facts["imported"]["files"]]
+        return imported.responses_text(names)
     if not betas:
         return ""
     estimator = betas.get("estimator", "lsa")

@@ -152,6 +152,22 @@ def participants_view(table) -> dict:
     return {"columns": names, "rows": rows, "absent": [], "explained": []}
 
 
+def published_view(table) -> dict:
+    """Return what :func:`beside_published` gives as text, for the template."""
+    sources = list(table.columns[4:])
+    rows = [
+        [
+            label(line["metric"], line["variant"]),
+            _method(line["method"]),
+            _number(line["mean"]),
+            *(_number(line[name]) for name in sources),
+        ]
+        for line in table.to_dict("records")
+    ]
+    names = ["score", "method", "value", *(name.replace(" ", ", S") for name in sources)]
+    return {"columns": names, "rows": rows, "absent": [], "explained": []}
+
+
 def summary(level: str, table) -> str:
     """Say in one sentence how well it went, and against what."""
     wide = beside_controls(table)
