@@ -95,7 +95,7 @@ def load_boundaries(
     Raises
     ------
     InputError
-        If there is no boundary, one is of another model or shape, or not of length 1.
+        If there is no boundary of the model, or one is of another shape or not of length 1.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("*_boundary.npy")) if folder.is_dir() else []
@@ -107,12 +107,13 @@ def load_boundaries(
     found = {}
     for path in paths:
         match = _FILE.fullmatch(path.name)
-        if match is None or match["model"] != model:
-            raise InputError(
-                f"{path}: a boundary of another image model, whose latents mean other things. "
-                f"Wanted: {model}_ATTRIBUTE_boundary.npy."
-            )
-        found[match["attribute"]] = _load_boundary(path, n_latents)
+        if match is not None and match["model"] == model:
+            found[match["attribute"]] = _load_boundary(path, n_latents)
+    if not found:
+        raise InputError(
+            f"{folder}: boundaries of another image model only ({listing(p.name for p in paths)}), "
+            f"whose latents mean other things. Wanted: {model}_ATTRIBUTE_boundary.npy."
+        )
     names = tuple(sorted(found, key=lambda name: (is_conditional(name), name)))
     vectors = np.stack([found[name] for name in names])
     return Directions(names, vectors, names, (math.nan,) * len(names))

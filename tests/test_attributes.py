@@ -84,6 +84,12 @@ def test_boundaries_that_cannot_be_are_refused(tmp_path, name, array, message):
         attributes.load_boundaries(tmp_path, 6)
 
 
+def test_boundaries_of_other_models_in_the_folder_are_left_alone(tmp_path):
+    np.save(tmp_path / "pggan_celebahq_age_boundary.npy", np.eye(1, 6))
+    np.save(tmp_path / "stylegan_ffhq_age_w_boundary.npy", np.eye(1, 9))
+    assert attributes.load_boundaries(tmp_path, 6).names == ("age",)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -228,7 +228,7 @@ def test_none_leaves_networks_out_without_a_note_and_no_other_number_changes(
     by_feature = before["variant"].str.contains("features", na=False)
     before = before[(before["metric"] != "feature_similarity") & ~by_feature]
     before = before[before["method"] == "hyper"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(found, before)
+    pd.testing.assert_frame_equal(found, before, check_dtype=False)
 
 
 # Boundaries

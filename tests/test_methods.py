@@ -21,7 +21,9 @@ META = {"Generator": "demo"}
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     """Return a small dataset with images: 72 training and 8 test faces."""
-    return simulate(tmp_path_factory.mktemp("methods") / "ds", app.small(generator="demo", n_latents=100))
+    return simulate(
+        tmp_path_factory.mktemp("methods") / "ds", app.small(generator="demo", n_latents=100)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_what_hyper_finds_does_not_depend_on_other_methods(dataset, out, tmp_pat
     assert {name: both[name] for name in alone if name not in summaries} == {
         name: content for name, content in alone.items() if name not in summaries
     }
-    one, two = (app.table(folder, "_desc-summary_metrics.tsv") for folder in (tmp_path / "alone", out))
+    one, two = (
+        app.table(folder, "_desc-summary_metrics.tsv") for folder in (tmp_path / "alone", out)
+    )
     pd.testing.assert_frame_equal(one, two[two["method"] == "hyper"])
 
 
@@ -208,6 +212,19 @@ def test_eigenfaces_of_a_folder_are_used_as_they_are(dataset, out, tmp_path):
     assert app.load(tmp_path / "out", "_desc-minePredicted_latents.npy").shape == (8, 12)
     labels = (tmp_path / "out" / "descriptions.tsv").read_text("utf-8")
     assert "desc-mineRecon\t" in labels
+
+
+def test_files_are_found_from_where_the_command_is_typed(dataset, tmp_path, monkeypatch):
+    """Stages run in folders of their own."""
+    shutil.copy(checkpoints.KNOWN["demo"], tmp_path / "own.safetensors")
+    mask = next(dataset.rglob("*_bold.nii.gz"))
+    image = nibabel.load(mask)
+    inside = np.ones(image.shape[:3], np.uint8)
+    nibabel.save(nibabel.Nifti1Image(inside, image.affine), tmp_path / "mask.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--generator", "own.safetensors", "--decoder-mask", "mask.nii.gz")
+    assert app.run(dataset, "out", *flags, work="work") == 0
+    assert app.load(tmp_path / "out", "_desc-recon_images.npy").shape == (8, 64, 64, 3)
 
 
 @pytest.mark.parametrize(

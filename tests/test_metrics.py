@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
-from skimage.metrics import structural_similarity as skimage_ssim
+from scipy.spatial.distance import cdist
+from scipy.stats import hypergeom, pearsonr
+from sklearn.metrics import top_k_accuracy_score
 
 from hyper_bids import metrics, stats
 
@@ -117,6 +118,13 @@ def test_correlation_of_latents_that_do_not_vary_is_undefined():
     assert one.shape == (1, 1) and np.isnan(one).all()
 
 
+def test_correlation_distance_equals_scipy_and_is_one_for_a_constant(pair):
+    predicted, latents = pair
+    found = metrics.correlation_distance(predicted, latents)
+    np.testing.assert_allclose(found, cdist(predicted, latents, "correlation"), atol=1e-6)
+    assert (metrics.correlation_distance(np.ones((2, 14)), latents) == 1).all()
+
+
 @pytest.fixture(params=["distinct", "ties"])
 def similarity(request, rng):
     """Return a similarity matrix of 7 predictions and 6 stimuli, with and without ties."""
@@ -192,50 +200,11 @@ def test_identification_of_one_stimulus_is_undefined_two_way_and_certain_one_of_
     assert metrics.one_of_n(np.ones((1, 1))) == 1
 
 
-@pytest.fixture
-def images(rng):
-    """Return images that share structure, with flat and extreme ones among them."""
-    base = rng.integers(0, 256, (4, 19, 23, 3))
-    noise = rng.integers(-60, 60, (4, 19, 23, 3))
-    first = np.clip(base, 0, 255).astype(np.uint8)
-    second = np.clip(base + noise, 0, 255).astype(np.uint8)
-    first[2], second[2] = 0, 255
-    second[3] = 255
-    first[3, ::2] = 255
-    return first, second
-
-
-def test_structural_similarity_equals_skimage_for_all_pairs(images):
-    first, second = images
-    expected = [[skimage_ssim(a, b, channel_axis=-1) for b in second] for a in first]
-    np.testing.assert_allclose(metrics.structural_similarity(first, second), expected, atol=1e-10)
-
-
-def test_structural_similarity_does_not_depend_on_threads_or_bands(images, monkeypatch):
-    first, second = images
-    whole = metrics.structural_similarity(first[:2], second, n_threads=1)
-    assert whole.shape == (2, 4)
-    assert np.array_equal(metrics.structural_similarity(first[:2], second, n_threads=3), whole)
-    monkeypatch.setattr(metrics, "_BAND_BYTES", 1)
-    np.testing.assert_allclose(metrics.structural_similarity(first[:2], second), whole, atol=1e-13)
-
-
-def test_structural_similarity_of_an_image_with_itself_is_one(images):
-    found = metrics.structural_similarity(images[0], images[0])
-    np.testing.assert_allclose(np.diag(found), 1, atol=1e-14)
-
-
-def test_shapes_that_disagree_are_named_both(images):
+def test_shapes_that_disagree_are_named_both():
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
         metrics.latent_similarity(np.zeros((3, 4)), np.zeros((3, 5)))
     with pytest.raises(ValueError, match=r"\(2, 5\).*\(3, 5\)"):
         metrics.latent_correlation(np.zeros((2, 5)), np.zeros((3, 5)))
-    with pytest.raises(ValueError, match=r"\(4, 19, 23, 3\).*\(4, 19, 20, 3\)"):
-        metrics.structural_similarity(images[0], images[1][:, :, :20])
-    with pytest.raises(ValueError, match="6 x 23"):
-        metrics.structural_similarity(images[0][:, :6], images[1][:, :6])
-    with pytest.raises(ValueError, match="float64"):
-        metrics.structural_similarity(images[0] / 255, images[1])
 
 
 def test_values_that_are_not_numbers_are_refused():
@@ -245,3 +214,97 @@ def test_values_that_are_not_numbers_are_refused():
         metrics.two_way(np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="'mse'"):
         metrics.latent_similarity(np.zeros((2, 3)), np.zeros((2, 3)), "mse")
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 6])
+def test_top_k_is_the_mean_hit_over_orders_of_the_ties(k, similarity):
+    rng = np.random.default_rng(6)
+    expected = np.zeros((7, 6))
+    n_orders = 4000
+    for _ in range(n_orders):
+        order = rng.permutation(6)
+        best = np.argsort(-similarity[:, order], axis=1, kind="stable")[:, :k]
+        np.put_along_axis(
+            expected, order[best], np.take_along_axis(expected, order[best], 1) + 1, 1
+        )
+    found = metrics.top_k(similarity, k)
+    np.testing.assert_allclose(found, expected / n_orders, atol=4 * 0.5 / np.sqrt(n_orders))
+    np.testing.assert_allclose(found.sum(axis=1), k, rtol=1e-12)
+
+
+def test_top_k_equals_scikit_learn_and_top_one_is_one_of_n(rng):
+    S = rng.standard_normal((20, 20)) + np.eye(20)
+    for k in (1, 3, 5):
+        value = stats.score(metrics.top_k(S, k))["value"]
+        assert value == pytest.approx(top_k_accuracy_score(np.arange(20), S, k=k), abs=1e-12)
+    assert np.array_equal(metrics.top_k(S, 1), metrics.one_of_n(S))
+    assert np.array_equal(metrics.top_k(np.round(S), 1), metrics.one_of_n(np.round(S)))
+
+
+def test_retrieval_of_all_stimuli_is_one_of_n_in_both_directions(rng):
+    S = rng.standard_normal((30, 30)) + 2 * np.eye(30)
+    found = metrics.retrieval(S, rng)
+    assert found.n_candidates == 30 and found.image.shape == found.brain.shape == (1,)
+    assert found.image[0] == pytest.approx((S.argmax(axis=1) == np.arange(30)).mean(), abs=1e-12)
+    assert found.brain[0] == pytest.approx((S.argmax(axis=0) == np.arange(30)).mean(), abs=1e-12)
+
+
+def test_retrieval_draws_as_many_candidates_as_asked_and_differs_by_direction(rng):
+    # Prediction 0 is the most similar to every image: images find it, and not their own.
+    S = 2 * np.eye(40) + 0.1 * rng.standard_normal((40, 40))
+    S[0] += 5
+    found = metrics.retrieval(S, rng, n_draws=30, n_candidates=10)
+    assert found.image.shape == (30,) and found.n_candidates == 10
+    assert (found.image == 1).all()
+    assert set(np.round(found.brain, 9)) == {0.1, 1.0}
+
+
+def test_expected_retrieval_is_the_mean_of_many_draws(rng):
+    S = np.round(2 * rng.standard_normal((25, 25)) + 2 * np.eye(25))
+    found = metrics.retrieval(S, rng, n_draws=6000, n_candidates=8)
+    for draws, M in ((found.image, S), (found.brain, S.T)):
+        error = draws.std(ddof=1) / np.sqrt(6000)
+        expected = stats.score(metrics.retrieval_expected(M, 8))["value"]
+        assert abs(draws.mean() - expected) < 4 * error
+
+
+def test_expected_retrieval_is_the_chance_that_no_better_target_is_drawn(rng):
+    S = rng.standard_normal((4, 12))
+    found = metrics.retrieval_expected(S, 5)
+    for i, j in np.ndindex(4, 12):
+        better = int((S[i] > S[i, j]).sum())
+        assert found[i, j] == pytest.approx(hypergeom(11, better, 4).pmf(0), abs=1e-12)
+
+
+def test_expected_retrieval_among_all_is_one_of_n_and_among_one_is_certain(similarity):
+    for n_candidates in (6, 300):
+        found = metrics.retrieval_expected(similarity, n_candidates)
+        np.testing.assert_allclose(found, metrics.one_of_n(similarity), atol=1e-12)
+    np.testing.assert_allclose(metrics.retrieval_expected(similarity, 1), 1, rtol=1e-12)
+
+
+def test_constant_predictions_are_retrieved_at_chance_with_p_one(rng):
+    S = np.tile(rng.standard_normal(20), (20, 1))
+    drawn = metrics.retrieval(S, rng, n_draws=5, n_candidates=8)
+    np.testing.assert_allclose([drawn.image, drawn.brain], 1 / 8, rtol=1e-12)
+    for M, chance in (
+        (metrics.top_k(S, 5), 5 / 20),
+        (metrics.retrieval_expected(S, 8), 1 / 8),
+        (metrics.retrieval_expected(S.T, 8), 1 / 8),
+    ):
+        value = stats.score(M)["value"]
+        assert value == pytest.approx(chance, abs=1e-12)
+        assert stats.p_value(value, stats.pairing_null(M, 499, rng)) == 1
+
+
+def test_numbers_that_identification_cannot_take_are_refused(rng):
+    S = rng.standard_normal((6, 6))
+    for k in (0, 7):
+        with pytest.raises(ValueError, match=f"k of {k}; 1 to 6"):
+            metrics.top_k(S, k)
+    with pytest.raises(ValueError, match=r"\(4, 6\)"):
+        metrics.retrieval(S[:4], rng)
+    with pytest.raises(ValueError, match="0 draws of 3"):
+        metrics.retrieval(S, rng, n_draws=0, n_candidates=3)
+    with pytest.raises(ValueError, match="0 candidates"):
+        metrics.retrieval_expected(S, 0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from hyper_bids import stats
+from hyper_bids import metrics, stats
+from hyper_bids.stats import intervals, pairing
 
 
 def test_score_is_mean_diagonal_with_scipy_standard_error(rng):
@@ -49,11 +50,36 @@ def test_pairing_null_draws_each_permutation_equally_often(rng):
     assert reference.chisquare(counts).pvalue > 0.001
 
 
-def test_pairing_null_does_not_depend_on_blocks(rng, monkeypatch):
-    M = rng.standard_normal((6, 6))
-    whole = stats.pairing_null(M, 100, np.random.default_rng(3))
-    monkeypatch.setattr(stats, "_BLOCK", 42)
-    assert np.array_equal(stats.pairing_null(M, 100, np.random.default_rng(3)), whole)
+@pytest.mark.parametrize("block", [42, 2**20])
+def test_every_stimulus_meets_every_target_equally_often_in_every_block(block, rng, monkeypatch):
+    monkeypatch.setattr(pairing, "_BLOCK", block)
+    n, draws = 6, 6000
+    for i in range(n):
+        # Of one prediction only, the score names its target.
+        M = np.zeros((n, n))
+        M[i] = np.arange(n)
+        targets = np.rint(stats.pairing_null(M, draws, rng) * n).astype(int)
+        assert reference.chisquare(np.bincount(targets, minlength=n)).pvalue > 1e-4
+
+
+def test_more_stimuli_than_one_byte_counts_are_still_paired_one_to_one(rng):
+    n = 300
+    M = np.zeros((n, n))
+    M[:] = np.arange(n)
+    np.testing.assert_allclose(stats.pairing_null(M, 5, rng), (n - 1) / 2, rtol=1e-12)
+
+
+def test_nulls_of_several_matrices_are_of_the_same_pairings(rng):
+    first, second = rng.standard_normal((2, 8, 8))
+    both = [first, second, first + 2 * second]
+    nulls = stats.pairing_nulls(both, 50, np.random.default_rng(3))
+    np.testing.assert_allclose(nulls[2], nulls[0] + 2 * nulls[1], atol=1e-12)
+    for M, null in zip(both, nulls, strict=True):
+        assert np.array_equal(stats.pairing_null(M, 50, np.random.default_rng(3)), null)
+    with pytest.raises(ValueError, match=r"\(2, 2\).*\(3, 3\)"):
+        stats.pairing_nulls([np.eye(2), np.eye(3)], 5, rng)
+    with pytest.raises(ValueError, match="0 permutations"):
+        stats.pairing_nulls([np.eye(2)], 0, rng)
 
 
 def test_pairing_null_equals_scipy_permutation_test_in_distribution(rng):
@@ -172,5 +198,64 @@ def test_interval_of_a_correlation_stays_within_its_bounds_and_equals_scipy_boot
 def test_bootstrap_does_not_depend_on_blocks(rng, monkeypatch):
     values = rng.standard_normal(10)
     whole = stats.bootstrap_interval(values, np.random.default_rng(4), n=300)
-    monkeypatch.setattr(stats, "_BLOCK", 64)
+    monkeypatch.setattr(intervals, "_BLOCK", 64)
     assert stats.bootstrap_interval(values, np.random.default_rng(4), n=300) == whole
+
+
+def random_latents(latents, rng, n=1000):
+    """Return the paper's null of the similarity of latents, from N(0, I)."""
+    drawn = rng.standard_normal((n, latents.shape[1]))
+    return stats.prior_null(metrics.latent_similarity(drawn, latents))
+
+
+def test_a_constant_prediction_passes_the_papers_test_and_has_p_one_in_that_of_the_pairing(rng):
+    latents = rng.standard_normal((36, 512))
+    M = metrics.latent_similarity(np.zeros((36, 512)), latents)
+    value = stats.score(M)["value"]
+    assert stats.p_value(value, random_latents(latents, rng)) == 1 / 1001
+    assert stats.p_value(value, stats.pairing_null(M, 1000, rng)) == 1
+
+
+def test_information_passes_both_tests(rng):
+    latents = rng.standard_normal((36, 512))
+    M = metrics.latent_similarity(latents + rng.standard_normal((36, 512)), latents)
+    value = stats.score(M)["value"]
+    assert stats.p_value(value, random_latents(latents, rng)) == 1 / 1001
+    assert stats.p_value(value, stats.pairing_null(M, 1000, rng)) == 1 / 1001
+
+
+def test_the_papers_null_is_each_random_latents_mean_over_targets(rng):
+    latents, drawn = rng.standard_normal((7, 12)), rng.standard_normal((9, 12))
+    null = stats.prior_null(metrics.latent_similarity(drawn, latents))
+    expected = [np.mean([1 / (1 + np.mean((r - z) ** 2)) for z in latents]) for r in drawn]
+    np.testing.assert_allclose(null, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"\(0, 5\)"):
+        stats.prior_null(np.zeros((0, 5)))
+
+
+def test_p_of_the_papers_test_is_uniform_for_a_random_latent():
+    rng = np.random.default_rng(12)
+    p = []
+    for _ in range(500):
+        latents = rng.standard_normal((12, 20))
+        M = metrics.latent_similarity(np.tile(rng.standard_normal(20), (12, 1)), latents)
+        p.append(stats.p_value(stats.score(M)["value"], random_latents(latents, rng, 199)))
+    assert reference.kstest(np.array(p) - rng.uniform(0, 1 / 200, 500), "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("hits, n", [(0, 36), (5, 36), (36, 36), (1, 1)])
+def test_binomial_interval_equals_scipy_exact_interval(hits, n):
+    expected = reference.binomtest(hits, n).proportion_ci(0.9, method="exact")
+    found = stats.binomial_interval(hits, n, 0.9)
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_binomial_interval_covers_at_least_as_often_as_it_says():
+    k = np.arange(37)
+    bounds = np.array([stats.binomial_interval(h, 36) for h in k])
+    for rate in (1 / 36, 0.3, 0.9):
+        covered = (bounds[:, 0] <= rate) & (rate <= bounds[:, 1])
+        assert 0.95 <= reference.binom(36, rate).pmf(k[covered]).sum() < 1
+    for hits, n in ((2.5, 9), (-1, 9), (10, 9), (0, 0)):
+        with pytest.raises(ValueError, match="hits of"):
+            stats.binomial_interval(hits, n)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
-from hyper_bids.bids.names import figure_path, layout, output_path, page_path
+from hyper_bids.bids.names import METHOD, figure_path, layout, output_path, page_path
 from hyper_bids.bids.root import check_output, write_root
 from hyper_bids.errors import OutputError
 
@@ -106,6 +106,13 @@ class Fragment:
         """Return a view of this part whose names have more entities: those of one run."""
         view = copy.copy(self)
         view._entities = {**self._entities, **entities}
+        return view
+
+    def of_all_methods(self) -> Fragment:
+        """Return a view of this part whose names have no method: what methods share."""
+        view = copy.copy(self)
+        view._entities = {k: v for k, v in self._entities.items() if k != METHOD}
+        view._provenance = {k: v for k, v in self._provenance.items() if k != "Method"}
         return view
 
     def table(self, key: str, frame, columns: dict[str, str], **fields: object) -> None:

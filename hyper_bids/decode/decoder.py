@@ -13,6 +13,24 @@ import numpy as np
 from hyper_bids.errors import InputError
 
 _ARRAYS = ("name", "weights", "intercept", "report")
+_AVERAGED = ("averaged_repeats", "averaged_weights", "averaged_intercept")
+
+
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """The map for means of repeated responses, which are less noisy than single ones.
+
+    Attributes
+    ----------
+    n_repeats : float
+        Responses in a mean, of which the map was made.
+    weights : array of shape (n_voxels, n_latents), float32
+    intercept : array of shape (n_latents,), float32
+    """
+
+    n_repeats: float
+    weights: np.ndarray
+    intercept: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,15 +45,20 @@ class Decoder:
     intercept : array of shape (n_latents,), float32
     report : dict
         What the solver chose and how the fit went; plain JSON types.
+    averaged : Averaged, optional
+        Of solvers that weigh means of repeats otherwise than single responses.
     """
 
     name: str
     weights: np.ndarray
     intercept: np.ndarray
     report: dict = field(default_factory=dict)
+    averaged: Averaged | None = None
 
 
-def predict(decoder: Decoder, betas: np.ndarray) -> np.ndarray:
+def predict(
+    decoder: Decoder, betas: np.ndarray, n_repeats: float | np.ndarray | None = None
+) -> np.ndarray:
     """Return ``betas @ weights + intercept``.
 
     Parameters
@@ -43,6 +66,9 @@ def predict(decoder: Decoder, betas: np.ndarray) -> np.ndarray:
     decoder : Decoder
     betas : array of shape (n_trials, n_voxels)
         Standardised as the training trials were.
+    n_repeats : array of shape (n_trials,), or a number, optional
+        Responses that were averaged in each row. A decoder that has a map for means uses it where
+        the number is nearer, as a ratio, to that map's than to 1. Default: 1.
 
     Returns
     -------
@@ -61,11 +87,23 @@ def predict(decoder: Decoder, betas: np.ndarray) -> np.ndarray:
         )
     latents = betas @ decoder.weights
     latents += decoder.intercept
+    other = decoder.averaged
+    if other is not None and n_repeats is not None:
+        n_repeats = np.broadcast_to(np.asarray(n_repeats, np.float64), len(betas))
+        nearer = n_repeats**2 > other.n_repeats
+        latents[nearer] = betas[nearer] @ other.weights + other.intercept
     return latents
 
 
 def save(path: str | os.PathLike, decoder: Decoder) -> None:
-    """Write the decoder as ``.npz``: four arrays, no pickle, equal bytes for equal decoders."""
+    """Write the decoder as ``.npz``: no pickle, equal bytes for equal decoders.
+
+    Four arrays, and three more where it has a map for means of repeats.
+    """
+    other, more = decoder.averaged, {}
+    if other is not None:
+        values = np.float64(other.n_repeats), other.weights, other.intercept
+        more = dict(zip(_AVERAGED, values, strict=True))
     # Through an open file: given a name, numpy would add a suffix of its own.
     with Path(path).open("wb") as stream:
         np.savez(
@@ -74,6 +112,7 @@ def save(path: str | os.PathLike, decoder: Decoder) -> None:
             weights=np.asarray(decoder.weights, np.float32),
             intercept=np.asarray(decoder.intercept, np.float32),
             report=np.array(json.dumps(decoder.report)),
+            **more,
         )
 
 
@@ -91,11 +130,13 @@ def load(path: str | os.PathLike) -> Decoder:
             if missing:
                 raise ValueError(f"it has no array {missing[0]!r}")
             held = {key: arrays[key] for key in _ARRAYS}
+            other = [arrays[key] for key in _AVERAGED if key in arrays]
         decoder = Decoder(
             str(held["name"]),
             held["weights"],
             held["intercept"],
             json.loads(str(held["report"])),
+            Averaged(float(other[0]), *other[1:]) if other else None,
         )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from None

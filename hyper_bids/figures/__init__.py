@@ -8,6 +8,7 @@ from hyper_bids.figures.choices import model_choice
 from hyper_bids.figures.fits import dimension_correlations, loss_curve, penalty_curve
 from hyper_bids.figures.motion import motion_traces, reference_outline
 from hyper_bids.figures.pictures import method_grid, reconstruction_grid, voxel_map
+from hyper_bids.figures.regions import region_bars
 from hyper_bids.figures.scores import group_scores, null_histogram, pair_matrix
 from hyper_bids.figures.style import save
 
@@ -24,6 +25,7 @@ __all__ = [
     "penalty_curve",
     "reconstruction_grid",
     "reference_outline",
+    "region_bars",
     "save",
     "voxel_map",
 ]

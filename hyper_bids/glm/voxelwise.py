@@ -32,16 +32,25 @@ def encoding_correlation(betas: np.ndarray, folds: list[Fold]) -> np.ndarray:
     Returns
     -------
     float32 array of shape (n_voxels,), -1 to 1
-        NaN where betas or all predictions are constant at 0.
+        Mean over folds, weighted by their trials. NaN where betas or all predictions are 0.
+
+    Notes
+    -----
+    Not one correlation over all folds together: where there is no signal, the fold whose other
+    trials correlate by chance has the weakest penalty, so the longest predictions, and a negative
+    correlation of its own. That took r below 0 by 1.1 / sqrt(n_trials).
     """
     betas = np.asarray(betas, np.float32)
-    predicted = np.empty_like(betas)
+    total, weight = np.zeros((2, betas.shape[1]), np.float32)
     for fold in folds:
         known = betas[fold.train]
         inside = fold.into @ known
         penalty = gcv_penalty(inside, np.einsum("ij,ij->j", known, known), fold)
-        predicted[fold.test] = fold.predict(inside, penalty)
-    return correlation(predicted, betas)
+        r = correlation(fold.predict(inside, penalty), betas[fold.test])
+        counts = np.isfinite(r)
+        total[counts] += len(fold.test) * r[counts]
+        weight[counts] += len(fold.test)
+    return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
 
 
 def gcv_penalty(inside: np.ndarray, power: np.ndarray, fold: Fold) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from hyper_bids import attributes
 from hyper_bids.attributes import Directions
-from hyper_bids.participant.pairs import Pairs
+from hyper_bids.participant.pairs import Columns, Pairs
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -20,9 +20,6 @@ METRIC = "attribute_correlation"
 
 # The image model of InterFaceGAN's boundaries, as their names have it: that of the paper.
 MODEL = "pggan_celebahq"
-
-# (metric, variant) to the score as a function of resampled stimuli.
-Resampled = dict[tuple[str, str], Callable[[np.ndarray], float]]
 
 # Labelled training stimuli that a direction needs; with fewer, leaving one out says little.
 FEWEST = 10
@@ -153,23 +150,10 @@ def attribute_pairs(found: AttributeScores) -> Pairs:
     }
 
 
-def attribute_resampled(found: AttributeScores) -> Resampled:
-    """Return the correlation of each attribute as a function of resampled stimuli."""
+def attribute_columns(found: AttributeScores) -> Columns:
+    """Return the scores of each attribute, predicted and true, for the bootstrap."""
     columns = zip(found.names, found.predicted.T, found.true.T, strict=True)
-    return {(METRIC, name): _Correlation(first, second) for name, first, second in columns}
-
-
-class _Correlation:
-    """Pearson's r of two vectors over chosen entries; NaN where one does not vary."""
-
-    def __init__(self, first: np.ndarray, second: np.ndarray):
-        self._first, self._second = first, second
-
-    def __call__(self, rows: np.ndarray) -> float:
-        x, y = self._first[rows], self._second[rows]
-        x, y = x - x.mean(), y - y.mean()
-        scale = np.sqrt((x @ x) * (y @ y))
-        return float(x @ y / scale) if scale > 0 else np.nan
+    return {(METRIC, name): (first[:, None], second[:, None]) for name, first, second in columns}
 
 
 def described(directions: Directions) -> list[dict[str, object]]:

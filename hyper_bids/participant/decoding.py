@@ -87,7 +87,7 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
         json.dumps(index.to_dict("list")), encoding="utf-8"
     )
     if job["writes_maps"]:
-        _write_maps(fragment, responses, chosen, z)
+        _write_maps(fragment.of_all_methods(), responses, chosen, z)
     _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}

@@ -103,7 +103,7 @@ def _method_jobs(plan: Plan, settings: Settings, method: Method, latents: str) -
     seed = settings.random_seed
     jobs["decoding"] = {
         **_common(plan, "decoder", settings, seed, "voxels"),
-        "voxels": to_dict(settings.voxels),
+        "voxels": {**to_dict(settings.voxels), "decoder_mask": _mask(settings)},
         "decoder": to_dict(settings.decoder),
         "random_seed": seed,
         "trials": _columns(trials, ("run_index", "stim_id", "stim_file", "split")),
@@ -182,7 +182,7 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         if path is not None
     ]
     frame = plan.trials.trials
-    mask = settings.voxels.decoder_mask
+    mask = _mask(settings)
     files = {
         # Where BOLD is realigned, the stages after that read what it wrote.
         "motion": responses,
@@ -197,6 +197,12 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         files[f"decoding{method.suffix}"] = [mask] if mask else []
         files[f"images{method.suffix}"] = own + _pictures(plan, frame[frame["split"] == "test"])
     return files
+
+
+def _mask(settings: Settings) -> str | None:
+    """Return the decoder mask; absolute, since a stage runs in a folder of its own."""
+    mask = settings.voxels.decoder_mask
+    return None if mask is None else str(Path(mask).absolute())
 
 
 def _imported_files(plan: Plan) -> list[str]:

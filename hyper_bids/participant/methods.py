@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def choose_methods(
                 raise UsageError(f"--methods {name}={file}: give its image model as --generator.")
             model, note = choose_generator(generator, meta, n_latents)
             size = facts_of(model).size if model else None
-            methods.append(Method(name, label, model, encoded=False, size=size))
+            methods.append(Method(name, label, _absolute(model), encoded=False, size=size))
         elif file is None and name not in KNOWN:
             raise UsageError(
                 f"--methods {name}: unknown. Known: {', '.join(KNOWN)}; or NAME=FILE with an image "
@@ -141,7 +142,13 @@ def _encoded(name: str, label: str, model: str | None) -> Method:
             f"--methods {name}={model}: {facts.name} has no encoder, so that stimuli cannot be "
             f"turned into its latents. Give a VAE-GAN or eigenfaces (docs/image-models.md)."
         )
+    model = _absolute(model)
     return Method(name, label, model, encoded=True, size=facts.size, frame=facts.frame)
+
+
+def _absolute(model: str | None) -> str | None:
+    """Return a file by its absolute path, since a stage runs in a folder of its own."""
+    return str(Path(model).absolute()) if model and Path(model).is_file() else model
 
 
 def _note(label: str, file: str | None, default: str | None) -> str | None:

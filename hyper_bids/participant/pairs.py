@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from hyper_bids import metrics
 
 # (metric, variant) to the matrix of the predictions and that of the training-mean prediction.
 Pairs = dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+# (metric, variant) to the columns of predictions and targets whose correlation over stimuli it is.
+Columns = dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 
 
 def latent_pairs(data: dict) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray | None]]:
@@ -77,11 +77,6 @@ def image_pairs(pictures: dict, n_threads: int) -> dict:
     }  # fmt: skip
 
 
-def resampled(data: dict) -> dict[tuple[str, str], Callable[[np.ndarray], float]]:
-    """Return the scores that are no mean over stimuli, as functions of resampled stimuli."""
-    predicted, targets = data["predicted"], data["targets"]
-
-    def correlation(rows: np.ndarray) -> float:
-        return float(np.diag(metrics.latent_correlation(predicted[rows], targets[rows])).mean())
-
-    return {("latent_correlation", "n/a"): correlation}
+def columns(data: dict) -> Columns:
+    """Return what is correlated over stimuli, in the scores that are no mean over stimuli."""
+    return {("latent_correlation", "n/a"): (data["predicted"], data["targets"])}

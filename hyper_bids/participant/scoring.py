@@ -17,15 +17,15 @@ from hyper_bids.bids.outputs import Fragment, figures_of
 from hyper_bids.participant.attribute_pairs import (
     METRIC,
     AttributeScores,
+    attribute_columns,
     attribute_pairs,
-    attribute_resampled,
     attribute_scores,
 )
 from hyper_bids.participant.comparisons import directions_of, provenance
 from hyper_bids.participant.decoding import generator_for
 from hyper_bids.participant.features import Network, feature_pairs
 from hyper_bids.participant.methods import HYPER
-from hyper_bids.participant.pairs import Pairs, image_pairs, latent_pairs, resampled
+from hyper_bids.participant.pairs import Columns, Pairs, columns, image_pairs, latent_pairs
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import methods_text
 
@@ -152,19 +152,19 @@ def score_method(
     if pictures:
         parts[""] |= image_pairs(pictures, job["n_threads"])
         parts["/features"] = by_features(pictures)
-    redrawn = resampled(data)
+    correlated = columns(data)
     directions, attributes = directions_of(job, name, data["training_latents"]), None
     if directions:
         normalised = job["scores"]["attribute_scores"] == "normalised"
         attributes = attribute_scores(data, directions, normalised)
         parts["/attributes"] = attribute_pairs(attributes)
-        redrawn |= attribute_resampled(attributes)
+        correlated |= attribute_columns(attributes)
     stage = "scores" if name == HYPER else f"scores/{name}"
     rows, nulls = [], {}
     for part, pairs in parts.items():
         # Each part draws by itself: which networks are installed does not touch the other p values.
         rng = generator_for(job["random_seed"], job["entities"]["subject"], f"{stage}{part}")
-        found = summarise(pairs, redrawn, job["scores"]["n_permutations"], rng)
+        found = summarise(pairs, correlated, job["scores"]["n_permutations"], rng)
         rows, nulls = rows + found[0], nulls | found[1]
     if not parts.get("/features"):
         # Without a feature network there is no such score, and nothing stands in for it.
@@ -184,7 +184,7 @@ def figures_of_stages(folders: list[Path | None]) -> dict[str, str]:
 
 
 def summarise(
-    pairs: dict, resampled: dict, n_permutations: int, rng: np.random.Generator
+    pairs: Pairs, correlated: Columns, n_permutations: int, rng: np.random.Generator
 ) -> tuple[list[dict], dict[tuple[str, str], np.ndarray]]:
     """Return the summary rows, and each score's null distribution under shuffled pairs."""
     rows, nulls = [], {}
@@ -192,9 +192,9 @@ def summarise(
         found = stats.score(matrix)
         null = stats.pairing_null(matrix, n_permutations, rng)
         nulls[metric, variant] = null
-        if (metric, variant) in resampled:
-            statistic = resampled[metric, variant]
-            found["se"], low, high = stats.bootstrap_statistic(statistic, len(matrix), rng)
+        if (metric, variant) in correlated:
+            held = correlated[metric, variant]
+            found["se"], low, high = stats.bootstrap_correlation(*held, rng)
         else:
             _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
         base = {"metric": metric, "variant": variant, "n": found["n"]}

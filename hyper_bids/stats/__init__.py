@@ -19,6 +19,7 @@ from hyper_bids.stats.collapse import (
 )
 from hyper_bids.stats.comparison import Comparison, paired_comparison, sign_flip_null
 from hyper_bids.stats.corrections import false_discovery, max_statistic
+from hyper_bids.stats.correlation import bootstrap_correlation
 from hyper_bids.stats.intervals import (
     MIN_PARTICIPANTS,
     GroupMean,
@@ -53,6 +54,7 @@ __all__ = [
     "Reliability",
     "Spread",
     "binomial_interval",
+    "bootstrap_correlation",
     "bootstrap_interval",
     "bootstrap_statistic",
     "false_discovery",

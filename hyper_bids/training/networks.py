@@ -7,6 +7,7 @@ for training only: the spread of the latents, and a discriminator of four convol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MOMENTUM = 0.1
 # Channels of the discriminator's layers, in widths.
 _JUDGE = (2, 4, 8, 12)
+# Twice the stride, so that all pixels count alike; else the generator learns a chequerboard.
+_JUDGE_KERNEL = 4
 # The layer in whose features a reconstruction is compared, as the third of Larsen et al. (2016).
 FEATURE_LAYER = 3
 # Bounds of the logarithm of a latent's spread.
@@ -33,7 +36,12 @@ def shapes_of_training(architecture: Architecture) -> dict[str, tuple[int, ...]]
     channels = [3, *(architecture.width * factor for factor in _JUDGE)]
     for layer in range(1, len(channels)):
         before, after = channels[layer - 1 : layer + 1]
-        shapes[f"discriminator.layer{layer}.conv.weight"] = (after, before, 3, 3)
+        shapes[f"discriminator.layer{layer}.conv.weight"] = (
+            after,
+            before,
+            _JUDGE_KERNEL,
+            _JUDGE_KERNEL,
+        )
         for part in ("weight", "bias"):
             shapes[f"discriminator.layer{layer}.norm.{part}"] = (after,)
     n_pixels = (architecture.resolution // 2 ** len(_JUDGE)) ** 2
@@ -57,9 +65,10 @@ def initial_state(architecture: Architecture, seed: int) -> dict[str, torch.Tens
             is_one = name.endswith(("norm.weight", "norm.variance"))
             state[name] = torch.full(shape, float(is_one))
             continue
-        # A pixel of a transposed convolution of stride 2 is reached by a quarter of the kernel.
-        fan_in = shape[0] * 9 / 4 if name.startswith("generator.layer") else shape[1]
-        fan_in *= 9 if len(shape) == 4 and not name.startswith("generator") else 1
+        fan_in = math.prod(shape[1:])
+        if name.startswith("generator.layer"):
+            # A pixel of a transposed convolution of stride 2 is reached by a quarter of the kernel.
+            fan_in = shape[0] * 9 / 4
         gain = 2.0 if "layer" in name or name == "generator.fc.weight" else 1.0
         state[name] = torch.randn(shape, generator=drawn) * (gain / fan_in) ** 0.5
     # The first images are about as bright, and as rich in contrast, as photographs.

@@ -19,7 +19,7 @@ what is exported.
 
 References
 ----------
-Larsen ABL, Sonderby SK, Larochelle H, Winther O (2016). Autoencoding beyond pixels using a learned
+Larsen ABL, Sønderby SK, Larochelle H, Winther O (2016). Autoencoding beyond pixels using a learned
 similarity metric. ICML. arXiv:1512.09300
 Rybkin O, Daniilidis K, Levine S (2021). Simple and effective VAE training with calibrated decoders.
 ICML. arXiv:2006.13202
@@ -46,7 +46,7 @@ _BETAS = (0.5, 0.999)
 # Part of the learning rate that is left in the last epoch.
 _LEAST = 0.1
 # Weight of the discriminator's opinion beside the reconstruction, in the generator's loss.
-ADVERSARIAL = 0.02
+ADVERSARIAL = 0.01
 _AVERAGES = (".norm.mean", ".norm.variance")
 
 

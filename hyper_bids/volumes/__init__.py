@@ -1,6 +1,7 @@
 """Masked reading and writing of NIfTI images, one volume in memory at a time."""
 
 from hyper_bids.volumes.brain import brain_mask
+from hyper_bids.volumes.onto import read_labels_onto
 from hyper_bids.volumes.reading import (
     Header,
     check_complete,
@@ -22,6 +23,7 @@ __all__ = [
     "mean_volume",
     "read_header",
     "read_labels",
+    "read_labels_onto",
     "read_mask",
     "read_masked",
     "same_grid",
