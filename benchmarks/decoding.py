@@ -185,7 +185,9 @@ def main():
         limit, two_way = score(data.test @ fair_limit(data), data)
         known, known_two_way = score(data.test @ known_weights(data), data)
         print(f"\n{level} noise{'r':>20}{'of limit':>10}{'of known':>10}{'two-way':>10}{'s':>8}")
-        print(f"{'weights known':22}{known:8.4f}{known / limit:10.1%}{1:10.1%}{known_two_way:10.4f}")
+        print(
+            f"{'weights known':22}{known:8.4f}{known / limit:10.1%}{1:10.1%}{known_two_way:10.4f}"
+        )
         print(f"{'fair limit':22}{limit:8.4f}{1:10.1%}{limit / known:10.1%}{two_way:10.4f}")
         for name in chosen.decoders:
             start = time.perf_counter()

@@ -83,6 +83,7 @@ class ImageSettings:
     precision: str = "float32"
     batch_size: str = "auto"
     write_images: bool = False
+    prior_images: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,18 @@ class ScoreSettings:
     """Scores and permutation tests."""
 
     n_permutations: int = 10_000
+    prior_samples: int = 1000
     feature_networks: tuple[str, ...] = ("auto",)
     feature_layer: str | None = None
     attribute_boundaries: str | None = None
     attribute_scores: str = "raw"
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """What participants' results are put together."""
+
+    allow_mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,7 @@ class Settings:
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
     scores: ScoreSettings = field(default_factory=ScoreSettings)
+    group: GroupSettings = field(default_factory=GroupSettings)
     resources: ResourceSettings = field(default_factory=ResourceSettings)
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats as reference
 
-from hyper_bids import arguments, group
+from hyper_bids import arguments, figures, group
 from hyper_bids.bids.outputs import Fragment, output_path, publish
 from hyper_bids.errors import InputError, UsageError
-from hyper_bids.participant.scoring import SUMMARY_COLUMNS
+from hyper_bids.participant.presenting import SUMMARY_COLUMNS
 
 KEYS = (
     ("latent_correlation", "n/a"),
@@ -83,8 +83,8 @@ def run(output_dir, *words: str, bids_dir="no such folder", draw=False) -> None:
     settings, _ = arguments.parse([str(bids_dir), str(output_dir), "group", *words])
     with pytest.MonkeyPatch.context() as patched:
         if not draw:
-            patched.setattr(group.figures, "group_scores", lambda table, label: None)
-            patched.setattr(group.figures, "save", lambda figure, stream: stream.write(b"figure"))
+            patched.setattr(figures, "group_scores", lambda table, label: None)
+            patched.setattr(figures, "save", lambda figure, stream: stream.write(b"figure"))
         group.group_level(settings)
 
 

@@ -1,6 +1,5 @@
 """Alignment of participants: planted rotations of one response, chance, and nothing of the test."""
 
-import logging
 import tracemalloc
 
 import numpy as np
@@ -21,7 +20,7 @@ from hyper_bids.hyperalignment import (
     transform,
 )
 
-N_TRAIN, N_TEST, N_LATENTS = 120, 20, 8
+N_TRAIN, N_TEST, N_LATENTS = 120, 40, 8
 SETTINGS = {method: AlignmentSettings(method, n_components=20) for method in METHODS}
 both = pytest.mark.parametrize("method", METHODS)
 
@@ -44,7 +43,6 @@ def planted(rng, n_participants=4, noise=1.0, signal=1.0, n_voxels=150):
 
 def ridge(train, latents, stimulus):
     """Fit this package's ridge, whose penalty is chosen by leaving out stimuli."""
-    logging.getLogger("hyper_bids").setLevel(logging.ERROR)
     folds = stimulus % 10
     fitted = decode.fit_ridge(train, latents, None, folds=folds)
     return lambda betas: decode.predict(fitted, betas)
@@ -77,9 +75,7 @@ def left_out(train, test, latents, method):
 @both
 def test_rotations_without_noise_are_undone(rng, method):
     """New trials of all participants coincide in the common space, and hold all of the response."""
-    train, test, latents = planted(rng, noise=0)
     settings = AlignmentSettings(method, n_components=12, ridge=1)
-    # Rotations only: voxels are not standardised, which would bend them.
     rotations = [np.linalg.qr(rng.standard_normal((40 + i, 12)))[0].T for i in range(3)]
     response = rng.standard_normal((140, 12))
     train = [response[:120] @ R for R in rotations]
@@ -123,7 +119,7 @@ def test_whitening_is_that_of_the_definition(rng):
     settings = AlignmentSettings(n_components=5, ridge=0.3)
     template = fit_template([X, X[:, ::-1]].__getitem__, [0, 1], settings)
     C = X.T @ X
-    values, vectors = np.linalg.eigh(0.7 * C + 0.3 * np.trace(C) / 5 * np.eye(5))
+    values, vectors = np.linalg.eigh((0.7 * C + 0.3 * np.trace(C) / 5 * np.eye(5)) / 30)
     A = vectors @ np.diag(values**-0.5) @ vectors.T
     u, _, v = np.linalg.svd((X @ A).T @ template.values)
     np.testing.assert_allclose(fit_map(X, template).weights, A @ u @ v, rtol=1e-3, atol=1e-5)
@@ -134,13 +130,13 @@ def test_template_is_the_best_approximation_of_all_participants_side_by_side(rng
     settings = AlignmentSettings(n_components=7, ridge=1)
     template = fit_template(train.__getitem__, [0, 1, 2], settings)
     scaled = []
-    for X in train:
-        X = X - X.mean(axis=0)
+    for betas in train:
+        X = betas - betas.mean(axis=0)
         rank = np.linalg.matrix_rank(X)
-        scaled.append(X / np.sqrt((X**2).sum() / rank) / np.sqrt(3))
+        scaled.append(X / np.sqrt((X**2).sum() / rank / len(X)) / np.sqrt(3))
     u, s, _ = np.linalg.svd(np.concatenate(scaled, axis=1), full_matrices=False)
     expected = (u[:, :7] * s[:7]) @ (u[:, :7] * s[:7]).T
-    np.testing.assert_allclose(template.values @ template.values.T, expected, atol=1e-6)
+    np.testing.assert_allclose(template.values @ template.values.T, expected, atol=1e-4)
 
 
 def test_shared_response_model_is_that_of_alternating_procrustes_on_the_responses(rng):
@@ -149,9 +145,9 @@ def test_shared_response_model_is_that_of_alternating_procrustes_on_the_response
     settings = AlignmentSettings("srm", n_components=10, n_iterations=4, tolerance=0)
     found = fit_template(train.__getitem__, [0, 1, 2], settings)
     Y = []
-    for X in train:
-        X = X - X.mean(axis=0)
-        Y.append(X / np.sqrt((X**2).sum() / np.linalg.matrix_rank(X)))
+    for betas in train:
+        X = betas - betas.mean(axis=0)
+        Y.append(X / np.sqrt((X**2).sum() / np.linalg.matrix_rank(X) / len(X)))
     u, s, _ = np.linalg.svd(np.concatenate(Y, axis=1) / np.sqrt(3), full_matrices=False)
     G, errors = u[:, :10] * s[:10], []
     for _ in range(4):
@@ -159,12 +155,10 @@ def test_shared_response_model_is_that_of_alternating_procrustes_on_the_response
         for own in Y:
             a, _, b = np.linalg.svd(own.T @ G, full_matrices=False)
             R.append(a @ b)
-        errors.append(
-            sum(((own - G @ r.T) ** 2).sum() for own, r in zip(Y, R, strict=True))
-        )
+        errors.append(sum(((own - G @ r.T) ** 2).sum() for own, r in zip(Y, R, strict=True)))
         G = np.mean([own @ r for own, r in zip(Y, R, strict=True)], axis=0)
     np.testing.assert_allclose(found.report["error"], errors, rtol=1e-5)
-    np.testing.assert_allclose(found.values @ found.values.T, G @ G.T, atol=1e-4)
+    np.testing.assert_allclose(found.values @ found.values.T, G @ G.T, atol=1e-2)
 
 
 def test_each_step_of_the_shared_response_model_lowers_its_error(rng):
@@ -215,7 +209,7 @@ def test_crossfitted_responses_of_noise_are_not_close_to_the_template(rng):
 
 @both
 def test_mean_of_aligned_participants_is_decoded_better_than_each_and_than_without(rng, method):
-    train, test, latents = planted(rng, noise=7, n_voxels=300)
+    train, test, latents = planted(rng, 5, noise=5, n_voxels=300)
     truth = latents[N_TRAIN:]
     own = [accuracy(ridge(X, latents[:N_TRAIN], np.arange(N_TRAIN))(Y), truth)
            for X, Y in zip(train, test, strict=True)]  # fmt: skip
@@ -223,8 +217,8 @@ def test_mean_of_aligned_participants_is_decoded_better_than_each_and_than_witho
     without = accuracy(ridge(unaligned[0], latents[:N_TRAIN], np.arange(N_TRAIN))(unaligned[1]),
                        truth)  # fmt: skip
     aligned = accuracy(averaged(train, test, latents, method), truth)
-    assert aligned > np.mean(own) + 0.03
-    assert aligned > without + 0.03
+    assert aligned > np.mean(own) + 0.08
+    assert aligned > without + 0.08
 
 
 @both
@@ -234,10 +228,13 @@ def test_a_participant_is_decoded_by_others_and_not_without_alignment(rng, metho
     found = left_out(train, test, latents, method)
     assert sorted(found) == [0, 1, 2, 3]
     assert min(accuracy(predicted, truth) for predicted in found.values()) > 0.85
-    pooled = np.concatenate([X[:, :150] for X in train[1:]])
     stimulus = np.tile(np.arange(N_TRAIN), 3)
-    unaligned = ridge(pooled, latents[stimulus], stimulus)(test[0][:, :150])
-    assert abs(accuracy(unaligned, truth) - 0.5) < 0.2
+    unaligned = []
+    for i in range(4):
+        pooled = np.concatenate([train[k][:, :150] for k in range(4) if k != i])
+        predict = ridge(pooled, latents[stimulus], stimulus)
+        unaligned.append(accuracy(predict(test[i][:, :150]), truth))
+    assert np.mean(unaligned) < 0.65
 
 
 @both
@@ -249,7 +246,7 @@ def test_random_responses_give_chance_for_the_mean_and_for_others_decoders(rng, 
         scores.append(accuracy(averaged(train, test, latents, method), truth))
         found = left_out(train, test, latents, method).values()
         scores.append(np.mean([accuracy(predicted, truth) for predicted in found]))
-    # Of 20 test stimuli, one score has a standard deviation of about 0.07.
+    # One score has a standard deviation of about 0.07, and those of one draw depend on each other.
     assert abs(np.mean(scores) - 0.5) < 0.07
 
 
@@ -309,7 +306,7 @@ def test_a_left_out_participant_has_no_part_in_template_and_decoder(rng):
 
 
 def test_of_many_participants_tenths_are_left_out_and_twenty_teach(rng):
-    response = rng.standard_normal((24, 4))
+    response = rng.standard_normal((64, 4))
     drawn = [np.linalg.qr(rng.standard_normal((9, 4)))[0].T for _ in range(33)]
     rows = []
 
@@ -318,13 +315,13 @@ def test_of_many_participants_tenths_are_left_out_and_twenty_teach(rng):
         return ridge(X, Y, stimulus)
 
     found = dict(left_out_predictions(
-        lambda i: response[:20] @ drawn[i], lambda i: response[20:] @ drawn[i], 33,
-        response[:20], fit, AlignmentSettings(n_components=4),
+        lambda i: response[:60] @ drawn[i], lambda i: response[60:] @ drawn[i], 33,
+        response[:60], fit, AlignmentSettings(n_components=4, ridge=1),
     ))  # fmt: skip
     assert sorted(found) == list(range(33))
-    assert rows == [20 * 20] * 10
+    assert rows == [20 * 60] * 10
     for predicted in found.values():
-        np.testing.assert_allclose(predicted, response[20:], atol=0.15)
+        np.testing.assert_allclose(predicted, response[60:], atol=0.15)
 
 
 def test_memory_does_not_grow_with_participants(rng):
@@ -376,5 +373,14 @@ def test_what_cannot_be_aligned_is_refused_with_what_was_given(rng):
     with pytest.raises(ValueError, match="2 participants; at least 3"):
         list(left_out_predictions([X, X].__getitem__, None, 2, X, ridge, settings))
     for wrong in ({"method": "cca"}, {"ridge": 0.0}, {"n_components": -1}):
-        with pytest.raises(ValueError, match="wanted|known"):
+        with pytest.raises(ValueError, match=r"wanted|known"):
             AlignmentSettings(**wrong)
+
+
+def test_matrices_kept_on_disk_give_the_same_shared_response(rng, tmp_path):
+    train, _, _ = planted(rng)
+    shape = (6, N_TRAIN, N_TRAIN)
+    kept = np.lib.format.open_memmap(tmp_path / "grams.npy", "w+", np.float32, shape)
+    found = fit_template(train.__getitem__, [0, 1, 2, 3], SETTINGS["srm"], kept)
+    other = fit_template(train.__getitem__, [0, 1, 2, 3], SETTINGS["srm"])
+    np.testing.assert_array_equal(found.values, other.values)

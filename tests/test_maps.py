@@ -335,19 +335,11 @@ def atlas_image(path, labels, affine):
     return path
 
 
-def bold_header(tmp_path, shape, affine):
-    path = tmp_path / "bold.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.zeros((*shape, 2), np.float32), affine), path)
-    return volumes.read_header(path)
-
-
 def test_labels_on_the_same_grid_are_taken_as_they_are(tmp_path, rng):
     affine = np.diag([2.0, 2, 3, 1])
     labels, mask = rng.integers(0, 6, (6, 7, 8)), rng.random((6, 7, 8)) < 0.5
     path = atlas_image(tmp_path / "atlas.nii.gz", labels, affine)
-    found, resampled = volumes.read_labels_onto(
-        path, bold_header(tmp_path, (6, 7, 8), affine), mask
-    )
+    found, resampled = volumes.read_labels_onto(path, mask, affine)
     np.testing.assert_array_equal(found, labels[mask])
     assert not resampled
 
@@ -363,7 +355,7 @@ def test_labels_on_another_grid_are_those_of_nilearns_nearest_neighbour(tmp_path
     path = atlas_image(tmp_path / "atlas.nii.gz", labels, fine)
     shape = (9, 8, 7)
     mask = rng.random(shape) < 0.7
-    found, resampled = volumes.read_labels_onto(path, bold_header(tmp_path, shape, coarse), mask)
+    found, resampled = volumes.read_labels_onto(path, mask, coarse)
     target = nibabel.Nifti1Image(np.zeros(shape, np.int16), coarse)
     other = resample_to_img(
         path, target, "nearest", force_resample=True, copy_header=True
@@ -376,13 +368,13 @@ def test_labels_on_another_grid_are_those_of_nilearns_nearest_neighbour(tmp_path
 def test_regions_that_do_not_meet_the_brain_are_an_error(tmp_path):
     away = np.eye(4)
     away[:3, 3] = 100
-    header, mask = bold_header(tmp_path, (4, 4, 4), np.eye(4)), np.ones((4, 4, 4), bool)
+    mask = np.ones((4, 4, 4), bool)
     path = atlas_image(tmp_path / "away.nii", np.ones((4, 4, 4)), away)
     with pytest.raises(InputError, match="none of its regions lies in the brain mask"):
-        volumes.read_labels_onto(path, header, mask)
+        volumes.read_labels_onto(path, mask, np.eye(4))
     path = atlas_image(tmp_path / "none.nii", np.zeros((4, 4, 4)), away)
     with pytest.raises(InputError, match="all labels are 0"):
-        volumes.read_labels_onto(path, header, mask)
+        volumes.read_labels_onto(path, mask, np.eye(4))
 
 
 def test_names_are_read_from_bids_tables_and_freesurfers(tmp_path):

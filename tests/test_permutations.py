@@ -52,7 +52,9 @@ def test_refits_of_repeated_stimuli_and_few_matrices_at_a_time_are_ridge_too(rng
         assert all(len(np.unique(latents[order][stimulus == k], axis=0)) == 1 for k in range(14))
         options = {"folds": stimulus % 4, "alphas": refit.alphas}
         fitted = decode.fit("ridge", betas, latents[order], rng, options)
-        np.testing.assert_allclose(scores, decode.predict(fitted, test).ravel(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            scores, decode.predict(fitted, test).ravel(), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_shuffles_are_permutations_within_groups_and_uniform(rng):

@@ -7,6 +7,7 @@ from hyper_bids.converters import (
     Parser,
     above_zero,
     auto_or_more,
+    auto_or_number,
     cross_validation,
     method,
     name_or_path,
@@ -101,5 +102,22 @@ def add_scores(parser: Parser) -> None:
         "InterFaceGAN does",
     )
     group.add_argument(
+        "--prior-samples",
+        type=one_or_more,
+        metavar="N",
+        help="random latents of the paper's permutation test (1000)",
+    )
+    group.add_argument(
+        "--prior-images",
+        type=auto_or_number,
+        metavar="{auto,N}",
+        help="how many of them get images (auto: 100, or 20 of large images)",
+    )
+    group.add_argument(
         "--n-permutations", type=one_or_more, metavar="N", help="of each test (10000)"
+    )
+    group.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="group: average results of different settings or versions of the app",
     )

@@ -23,6 +23,8 @@ from hyper_bids.decode.decoder import Averaged, Decoder, check_training
 # Ratios of signal to noise variance of a voxel that are tried, for all latents together.
 GRID = np.r_[0.0, np.logspace(-4, 3, 43)]
 _EM_STEPS = 200
+_REFINEMENTS = 1
+_MIN_LEFT = 0.05
 
 
 def fit_bayes(
@@ -68,6 +70,8 @@ def fit_bayes(
     betas, latents = check_training(betas, latents)
     if not n_repeats >= 1:
         raise ValueError(f"{n_repeats} repeats; at least 1 is wanted")
+    if places is not None and (np.ndim(places) != 2 or len(places) != betas.shape[1]):
+        raise ValueError(f"places of shape {np.shape(places)} for {betas.shape[1]} voxels")
     x_mean = betas.mean(axis=0, dtype=np.float64)
     y_mean, y_sd = latents.mean(axis=0, dtype=np.float64), latents.std(axis=0, dtype=np.float64)
     used, varies = np.ptp(betas, axis=0) > 0, np.ptp(latents, axis=0) > 0
@@ -111,6 +115,8 @@ def invert(
     Z /= sd
     correlation = noise.estimate(Z * shrink, shrink, places)
     # From here on in units of each voxel's noise, one column for each axis of the latents.
+    for _ in range(_REFINEMENTS):
+        ratio = refined_ratio(Z, size, ratio, correlation)
     seen = size > 0
     size, Z = size[seen].astype(np.float32), Z[seen]
     variance = np.square(size) * ratio[:, None]
@@ -131,7 +137,7 @@ def invert(
     return maps, {
         "signal": float((explained / (1 + explained)).mean()),
         "n_components": correlation.loadings.shape[1],
-        "n_pairs": correlation.pairs.nnz / len(ratio) - 1,
+        "n_pairs": float(correlation.pairs.nnz / len(ratio) - 1),
         "prior_shrinkage": shrinkage,
     }
 
@@ -195,7 +201,40 @@ def signal_to_noise(Z: np.ndarray, power: np.ndarray) -> tuple[np.ndarray, np.nd
         posterior = density * common[:, None]
         posterior /= posterior.sum(axis=0)
         common = posterior.mean(axis=1)
-    return (grid @ posterior).astype(np.float32), np.sqrt((posterior * variance).sum(0)).astype("f4")
+    return (grid @ posterior).astype(np.float32), np.sqrt((posterior * variance).sum(0)).astype(
+        "f4"
+    )
+
+
+def refined_ratio(
+    Z: np.ndarray, size: np.ndarray, ratio: np.ndarray, correlation: noise.NoiseCorrelation
+) -> np.ndarray:
+    """Estimate each voxel's signal again, from what the noise of other voxels leaves of its own.
+
+    Of row k, y = (R + size_k^2 diag(ratio))^-1 z is what a voxel is off from what the others let
+    expect, divided by the variance of that, size_k^2 ratio + c, with c the part of the noise's
+    variance that others do not tell. Times that variance, it is the row without that noise.
+
+    Parameters
+    ----------
+    Z : array of shape (n_rows, n_voxels), float32
+        In units of each voxel's noise.
+    size : array of shape (n_rows,)
+    ratio : array of shape (n_voxels,)
+    correlation : NoiseCorrelation
+
+    Returns
+    -------
+    array of shape (n_voxels,), float32
+    """
+    power = np.square(size).astype(np.float32)
+    signal = power[:, None] * ratio
+    y = correlation.solve(signal.T, Z.T).T
+    squared = np.square(y)
+    left = (1 - (squared * signal).mean(axis=0)) / squared.mean(axis=0)
+    y *= signal + np.clip(left, _MIN_LEFT, 1)
+    found, sd = signal_to_noise(y, np.square(size))
+    return found * np.square(sd)
 
 
 def shrunk_correlation(T: np.ndarray) -> tuple[np.ndarray, float]:

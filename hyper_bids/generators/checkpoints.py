@@ -42,6 +42,7 @@ _EMBEDDED = "dcgan-digiface1m"
 KNOWN: dict[str, Path] = {
     "demo": _DATA / "dcgan_digiface1m.safetensors",
     _EMBEDDED: _DATA / "dcgan_digiface1m.safetensors",
+    "vaegan-digiface1m": _DATA / "vaegan_digiface1m.safetensors",
 }
 
 

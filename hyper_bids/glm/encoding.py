@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyper_bids.glm.threads import on_one_thread
+
 # Penalties relative to the mean eigenvalue of the kernel.
 PENALTIES = np.logspace(-2, 4, 7)
 
@@ -54,6 +56,7 @@ class Fold:
         return self.across @ (shrink.astype(np.float32) * inside)
 
 
+@on_one_thread
 def encoding_folds(features: np.ndarray, run: np.ndarray, most: int | None = None) -> list[Fold]:
     """Prepare the cross-validation over runs.
 

@@ -89,7 +89,7 @@ def encoding_map(
     n_voxels : int
     folds : list of Fold
     step : int
-        Voxels of a block; about 24 x trials bytes are held for each.
+        Voxels of a block; about 30 x trials bytes are held for each.
 
     Returns
     -------

@@ -38,6 +38,7 @@ def averaged_prediction(
     latents: np.ndarray,
     fit: Fit,
     settings: AlignmentSettings,
+    scratch: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Template]:
     """Decode the mean over participants of responses in their common space.
 
@@ -56,6 +57,8 @@ def averaged_prediction(
     fit : callable
         The decoder, see :data:`Fit`.
     settings : AlignmentSettings
+    scratch : array, optional
+        See :func:`~hyper_bids.hyperalignment.fit_template`.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def averaged_prediction(
     test responses are transformed, so that memory does not grow with participants.
     """
     everyone = list(range(n_participants))
-    template = fit_template(load_train, everyone, settings)
+    template = fit_template(load_train, everyone, settings, scratch)
     train = np.zeros(template.values.shape)
     for i in everyone:
         train += crossfitted(load_train(i), template) / n_participants
@@ -93,6 +96,7 @@ def left_out_predictions(
     latents: np.ndarray,
     fit: Fit,
     settings: AlignmentSettings,
+    scratch: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Decode each participant's test trials with a decoder of other participants.
 
@@ -102,7 +106,7 @@ def left_out_predictions(
 
     Parameters
     ----------
-    load_train, load_test, latents, fit, settings
+    load_train, load_test, latents, fit, settings, scratch
         As for :func:`averaged_prediction`; here, test stimuli may differ between participants.
     n_participants : int
         At least 3, so that there are two others.
@@ -128,7 +132,7 @@ def left_out_predictions(
     for group in range(n_groups):
         left = [i for i in range(n_participants) if i % n_groups == group]
         others = [i for i in range(n_participants) if i % n_groups != group]
-        template = fit_template(load_train, others, settings)
+        template = fit_template(load_train, others, settings, scratch)
         maps = {i: fit_map(load_train(i), template) for i in left}
         decode = _taught(load_train, others, template, latents, fit)
         for i, own in maps.items():
@@ -140,5 +144,3 @@ def _taught(load_train: Load, others: list[int], template: Template, latents, fi
     rows = [crossfitted(load_train(others[k]), template) for k in chosen]
     stimulus = np.tile(np.arange(len(latents)), len(rows))
     return fit(np.concatenate(rows), np.tile(latents, (len(rows), 1)), stimulus)
-
-

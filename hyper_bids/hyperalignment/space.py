@@ -1,9 +1,10 @@
 """A common space of participants, and the linear map of each participant's voxels into it.
 
 Let X = U S V' (n_stimuli x n_voxels) be a participant's centred responses to the shared training
-stimuli, and c the mean of the squared singular values. Ridge-whitened responses are
+stimuli, C = X'X / n_stimuli, and c the mean of the eigenvalues of C that are not 0. Ridge-whitened
+responses are
 
-    Y = X A,  A = ((1 - a) X'X + a c I)^-1/2,  so that Y = U [S / sqrt((1 - a) S^2 + a c)] V'.
+    Y = X A,  A = ((1 - a) C + a c I)^-1/2.
 
 a = 1 scales all voxels alike; a smaller a brings the participant's strong and weak dimensions
 closer to each other (regularised hyperalignment, Xu et al. 2012, IEEE Statistical Signal Processing
@@ -16,9 +17,9 @@ common space are Y R = X A R.
 Neuron 72:404-416): the best rank-k approximation of all participants' Y, side by side; that is, the
 first k eigenvectors of the mean of YY', times the roots of their eigenvalues.
 
-``srm``: the deterministic shared response model (Chen et al. 2015, NIPS 28:460-468), a = 1: from the
-same start, G is the mean of all Y R and the R are Procrustes solutions in turn, each step lowering
-the sum of |Y - G R'|^2.
+``srm``: the deterministic shared response model (Chen et al. 2015, NIPS 28:460-468), a = 1: from
+the same start, G is the mean of all Y R and the R are Procrustes solutions in turn, each step
+lowering the sum of |Y - G R'|^2.
 
 All of it works on matrices of stimuli by stimuli, whatever the number of voxels.
 """
@@ -128,7 +129,7 @@ def fit_template(
     participants : list of int
         Those that make the template, at least 2.
     settings : AlignmentSettings
-    scratch : float32 array of shape (n_participants, n_stimuli, n_stimuli), optional
+    scratch : float32 array of shape (n_participants or more, n_stimuli, n_stimuli), optional
         Where ``srm`` keeps its matrices, such as a memory map; in memory if not given.
 
     Returns
@@ -156,7 +157,7 @@ def fit_template(
             mean = np.zeros((len(Y), len(Y)))
             if settings.method == "srm":
                 shape = (len(participants), *mean.shape)
-                grams = np.empty(shape, np.float32) if scratch is None else scratch
+                grams = np.empty(shape, np.float32) if scratch is None else scratch[: shape[0]]
         if len(Y) != len(mean):
             raise ValueError(
                 f"participant {i} has {len(Y)} shared stimuli, participant {participants[0]} has "
@@ -310,5 +311,5 @@ def _whitened(betas: np.ndarray, a: float, whose: str) -> _Whitened:
         kept = values > _RANK * values[-1]
         values, basis = values[kept], basis[:, kept]
         u = X @ (basis / np.sqrt(values))
-    scale = 1 / np.sqrt((1 - a) * values + a * values.mean())
+    scale = np.sqrt(len(X) / ((1 - a) * values + a * values.mean()))
     return _Whitened(mean, u * (np.sqrt(values) * scale), basis, scale)

@@ -140,9 +140,11 @@ def _outputs(betas: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     S = np.zeros((len(betas), weights.shape[1]))
     for part, X in _blocks(betas):
         S += X @ weights[part]
-    u, values, v = np.linalg.svd(S, full_matrices=False)
-    kept = values > _RANK * values[0]
-    return (u[:, kept] / values[kept]) @ v[kept], u[:, kept]
+    squared, v = np.linalg.eigh(S.T @ S)
+    kept = squared > _RANK**2 * squared[-1]
+    size, v = np.sqrt(squared[kept]), v[:, kept]
+    u = S @ (v / size)
+    return u @ (v / size).T, u
 
 
 def _blocks(betas: np.ndarray):

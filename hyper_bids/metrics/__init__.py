@@ -14,6 +14,7 @@ from hyper_bids.metrics.identification import (
     two_way,
 )
 from hyper_bids.metrics.images import (
+    MINDEYE_SIDE,
     grey,
     luminance_correlation,
     pixel_correlation,
@@ -35,6 +36,7 @@ from hyper_bids.metrics.structure import (
 )
 
 __all__ = [
+    "MINDEYE_SIDE",
     "Retrieval",
     "correlation_distance",
     "correlation_similarity",

@@ -14,6 +14,7 @@ from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, UsageError
+from hyper_bids.participant.controls import response_ceilings
 from hyper_bids.participant.targets import LATENTS
 
 LOG = logging.getLogger("hyper_bids")
@@ -91,6 +92,7 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
+    report["ceilings"] = response_ceilings(data[test], trials["stim_id"][test].tolist())
     fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
     LOG.info(
         "sub-%s: %s decoder of %d latents from %d voxels and %d training trials",

@@ -15,7 +15,7 @@ import numpy as np
 from hyper_bids import metrics, perceptual
 from hyper_bids.config import ScoreSettings
 from hyper_bids.errors import UsageError, listing
-from hyper_bids.participant.pairs import Pairs, similarity
+from hyper_bids.participant.pairs import Pairs, identified, similarity
 from hyper_bids.perceptual import FeatureNetwork
 from hyper_bids.perceptual.vgg16 import LAYERS
 
@@ -182,12 +182,7 @@ def feature_pairs(
                 np.repeat(row, len(target), axis=0),
             )
         alike = similarity(found, target)
-        ties = np.zeros_like(alike)
-        for metric, form in (
-            ("two_way_identification", metrics.two_way),
-            ("one_of_n_identification", metrics.one_of_n),
-        ):
-            pairs[metric, f"features, {short}"] = (form(alike), form(ties))
+        pairs |= identified(f"features, {short}", alike, np.zeros_like(alike))
     return pairs
 
 

@@ -13,9 +13,13 @@ from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.generators import batches, checkpoints, protocol
-from hyper_bids.participant.decoding import INDEX_COLUMNS
+from hyper_bids.participant.controls import draw_prior
+from hyper_bids.participant.decoding import INDEX_COLUMNS, generator_for
 from hyper_bids.participant.shown import cut, stimulus_images
 from hyper_bids.participant.targets import MODEL
+
+# Pixels up to which images cost little.
+_SMALL = 256
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -51,10 +55,13 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
     # Only latents that were drawn have a prior's shell.
     norm = settings.latent_norm if generator.latent_space == "z" else "none"
 
+    def plain(latents: np.ndarray) -> np.ndarray:
+        return checkpoints.generate_batches(generator, latents, at_once, job["progress"])
+
     def painted(latents: np.ndarray) -> np.ndarray:
         if norm == "prior" and not generator.normalises:
             latents = protocol.on_prior_shell(latents, data["training_latents"])
-        return checkpoints.generate_batches(generator, latents, at_once, job["progress"])
+        return plain(latents)
 
     images = painted(data["predicted"])
     mean = painted(data["training_latents"].mean(axis=0, keepdims=True))
@@ -65,6 +72,8 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
         reconstructions=_resized(images, size),
         stimuli=stimuli,
         training_mean=_resized(mean, size),
+        model_ceiling=_resized(plain(data["targets"]), size),
+        prior=_resized(plain(_random(job, data["training_latents"])), size),
     )
     about = {"LatentNorm": norm, "ShownImages": source, "BatchSize": at_once}
     _write_images(fragment, images, generator, about)
@@ -106,8 +115,17 @@ def _shown(job: dict, index: dict, size: tuple[int, int], frame: float) -> tuple
     return stimulus_images(index["stim_file"], told, latents, size, frame)
 
 
+def _random(job: dict, training: np.ndarray) -> np.ndarray:
+    """Draw the latents of the paper's permutation test whose images are made."""
+    asked = job["images"]["prior_images"]
+    small = max(job["compared_at"]) <= _SMALL
+    n = int(asked) if asked != "auto" else 100 if small else 20
+    rng = generator_for(job["random_seed"], job["entities"]["subject"], "images/prior")
+    return draw_prior(training, n, rng)
+
+
 def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.stack([cut(image, size) for image in images])
+    return np.array([cut(image, size) for image in images], np.uint8).reshape(-1, *size, 3)
 
 
 def write_pngs(fragment: Fragment, images, stimuli, names: list[str]) -> None:

@@ -117,6 +117,7 @@ def _method_jobs(plan: Plan, settings: Settings, method: Method, latents: str) -
             "images": {**to_dict(settings.images), "generator": method.model},
             "known_generator": plan.generator,
             "compared_at": list(plan.image_size),
+            "random_seed": seed,
         }
     for job in jobs.values():
         job["entities"] = {**job["entities"], **of_method}

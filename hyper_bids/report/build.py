@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from hyper_bids import __version__
-from hyper_bids.report import scores
+from hyper_bids.report import group_scores, scores
 from hyper_bids.report.spec import sections, specification
 
 
@@ -53,7 +53,7 @@ def write_report(
         that no section names are not shown.
     tables : dict
         Key of a section to its DataFrame: of a participant ``scores``; of the group ``stats``,
-        ``scores`` and ``published``.
+        ``diagnostics``, ``prevalence``, ``comparisons``, ``scores`` and ``published``.
     notes : list of str
         What the reader should know before the results.
     about : About, optional
@@ -112,6 +112,8 @@ def _filled(section: dict, figures: dict, tables: dict, about: About) -> dict | 
             "scores": scores.score_view,
             "participants": scores.participants_view,
             "published": scores.published_view,
+            "prevalence": group_scores.prevalence_view,
+            "comparisons": group_scores.comparisons_view,
         }[kind]
         content = view(tables[key])
     if content:

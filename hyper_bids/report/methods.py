@@ -9,6 +9,7 @@ from hyper_bids.report import imported
 from hyper_bids.report.citations import verbatim, with_references
 from hyper_bids.report.method_images import images_text
 from hyper_bids.report.method_scores import attributes_text, networks_text
+from hyper_bids.stats import MIN_PARTICIPANTS
 
 
 def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
@@ -43,22 +44,34 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     return with_references([paragraph for paragraph in paragraphs if paragraph])
 
 
-def group_methods_text(n_participants: int) -> str:
+def group_methods_text(n_participants: int, n_methods: int = 1) -> str:
     """Describe what the group level did, as :func:`methods_text` does for a participant."""
-    interval = (
-        "intervals are 95 % t intervals over participants"
-        if n_participants > 1
-        else "with one participant, they have no interval"
+    drawn = (
+        "over test stimuli and participants, both drawn at random [owen2007, hesterberg2015]; of "
+        "correlations over stimuli, t intervals over participants"
+        if n_participants >= MIN_PARTICIPANTS
+        else "over test stimuli, drawn at random for all participants at once [hesterberg2015]; of "
+        "correlations over stimuli, means of the participants' intervals"
+    )
+    compared = (
+        " Methods were compared by the differences of their scores of images in the same "
+        "participants and stimuli, against differences whose signs were flipped at random "
+        "(two-sided)."
+        if n_methods > 1
+        else ""
     )
     return with_references(
         [
             f"Scores were averaged over {_count(n_participants, 'participant')} with hyper_bids "
-            f"{__version__} [gorgolewski2017, dado2022]; {interval}. p values of the means are "
-            f"from random pairings of predictions and test stimuli, drawn for each participant "
-            f"separately and averaged over participants, as (b + 1) / (n + 1) [phipson2010]: they "
-            f"test these participants, and say nothing about others. They are not corrected for "
-            f"the number of scores. How the scores themselves came about is on each participant's "
-            f"page."
+            f"{__version__} [gorgolewski2017, dado2022]. Intervals of the means are 95 % bootstrap "
+            f"intervals {drawn}. p values of the means are from random pairings of predictions and "
+            f"test stimuli, the same for all participants with as many stimuli, averaged over "
+            f"participants, as (b + 1) / (n + 1) [phipson2010]: they test these participants, and "
+            f"say nothing about others. Corrected p values hold for all scores at once, by the "
+            f"largest standardised score of each pairing [nichols2002]. The share of people in "
+            f"whom a test at 0.05 would find the effect was estimated from the participants' own "
+            f"tests [ince2021].{compared} How the scores themselves came about is on each "
+            f"participant's page."
         ]
     )
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from fnmatch import fnmatch
 
 from hyper_bids.errors import counted
 from hyper_bids.report.spec import specification
 
 KEY = ("method", "metric", "variant")
-CONTROLS = {"training_mean": "training mean", "mismatched": "mismatched", "chance": "chance"}
+CONTROLS = {
+    "training_mean": "training mean",
+    "mismatched": "mismatched",
+    "random_prior": "random latent",
+    "chance": "chance",
+    "targets": "true latents",
+}
+# At most one of them stands beside a score.
+CEILINGS = ("model_ceiling", "noise_ceiling")
 
 # Columns of the value, its interval and its count, in the participants' and the group's tables.
 _NAMES = {"mean": "value", "n_participants": "n"}
@@ -28,8 +38,8 @@ def beside_controls(table):
     -------
     DataFrame
         One row a method, metric and variant in order of first appearance: ``method``, ``metric``,
-        ``variant``, ``value``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``n``, then one column a
-        control: ``training_mean``, ``mismatched``, ``chance`` and any others. NaN where absent.
+        ``variant``, ``value``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``p_max``, ``n``, then one
+        column a control: those of :data:`CONTROLS` and any others. NaN where absent.
 
     Raises
     ------
@@ -39,10 +49,10 @@ def beside_controls(table):
     import pandas as pd
 
     table = table.rename(columns=_NAMES)
-    fields = ["value", "se", "ci_low", "ci_high", "p", "n"]
+    fields = ["value", "se", "ci_low", "ci_high", "p", "p_max", "n"]
     lines: dict[tuple, dict] = {}
     seen = set()
-    controls = list(CONTROLS)
+    controls = [*CONTROLS, *CEILINGS]
     for row in table.to_dict("records"):
         key = tuple(_text(row.get(name)) for name in KEY)
         control = _text(row.get("control"))
@@ -64,38 +74,27 @@ def score_view(table) -> dict:
     Returns
     -------
     dict
-        ``columns`` and ``rows`` (lists of str; a row of one cell is a heading), ``absent`` (names
-        of scores without a value), and ``explained`` (name and meaning of each score).
+        ``columns``, ``rows`` and ``more`` (lists of str; a row of one cell is a heading),
+        ``absent`` (names of scores without a value), ``explained`` (name and meaning of each).
     """
     wide = beside_controls(table)
-    several = wide["method"].nunique() > 1
     known = _by_score(wide[wide["value"].notna()])
-    with_se = known["se"].notna().any()
-    rest = [name for name in wide.columns[9:] if known[name].notna().any()]
-    columns = ["method" if several else "score", "value", "95 % interval"]
-    columns += [CONTROLS.get(name, name.replace("_", " ")) for name in rest] + ["p", "n"]
-    rows, last = [], None
+    several = wide["method"].nunique() > 1
+    cells = _cells(known, several)
+    rows: dict[bool, list[list[str]]] = {True: [], False: []}
+    last = None
     for line in known.to_dict("records"):
         name = label(line["metric"], line["variant"])
-        value = _number(line["value"])
-        value += f" ± {_number(line['se'])}" if with_se and _known(line["se"]) else ""
+        held = rows[_stands_first(line["metric"], line["variant"])]
         if several and name != last:
-            rows.append([name])  # a heading for all methods' values
-        rows.append(
-            [
-                _method(line["method"]) if several else name,
-                value,
-                _interval(line["ci_low"], line["ci_high"]),
-                *(_number(line[name]) for name in rest),
-                _p(line["p"]),
-                f"{line['n']:.0f}" if _known(line["n"]) else "",
-            ]
-        )
+            held.append([name])  # a heading for all methods' values
+        held.append([text(line) for _, text in cells])
         last = name
     texts = specification()["metrics"]
     return {
-        "columns": columns,
-        "rows": rows,
+        "columns": [name for name, _ in cells],
+        "rows": rows[True],
+        "more": rows[False],
         "absent": _absent(wide),
         "explained": [
             (texts[metric]["label"], texts[metric]["text"])
@@ -103,6 +102,44 @@ def score_view(table) -> dict:
             if metric in texts
         ],
     }
+
+
+def _cells(known, several: bool) -> list[tuple[str, Callable[[dict], str]]]:
+    """Return the columns that have something in them: heading, and the text of a line's cell."""
+
+    def value(line: dict) -> str:
+        se = f" ± {_number(line['se'])}" if _known(line["se"]) else ""
+        return f"{_number(line['value'])}{se}"
+
+    def ceiling(line: dict) -> str:
+        return next((_number(line[c]) for c in CEILINGS if _known(line.get(c))), "")
+
+    cells: list[tuple[str, Callable]] = [
+        ("method", lambda line: _method(line["method"]))
+        if several
+        else ("score", lambda line: label(line["metric"], line["variant"])),
+        ("value", value),
+    ]
+    if known["ci_low"].notna().any():
+        cells.append(("95 % interval", lambda line: _interval(line["ci_low"], line["ci_high"])))
+    for key, name in (("p", "p"), ("p_max", "p, corrected")):
+        if known[key].notna().any():
+            cells.append((name, lambda line, key=key: _p(line[key])))
+    for control in known.columns[known.columns.get_loc("n") + 1 :]:
+        if control not in CEILINGS and known[control].notna().any():
+            name = CONTROLS.get(control, control.replace("_", " "))
+            cells.append((name, lambda line, key=control: _number(line[key])))
+    if any(known[c].notna().any() for c in CEILINGS if c in known):
+        cells.append(("ceiling", ceiling))
+    if known["n"].nunique() > 1:  # else the summary says it
+        cells.append(("n", lambda line: f"{line['n']:.0f}" if _known(line["n"]) else ""))
+    return cells
+
+
+def _stands_first(metric: str, variant: str) -> bool:
+    """Say whether a score stands in the table that is open, and not among the others below it."""
+    first = specification()["metrics"].get(metric, {}).get("first", ["*"])
+    return any(fnmatch(variant, pattern) for pattern in first)
 
 
 def _by_score(wide):
@@ -149,7 +186,7 @@ def participants_view(table) -> dict:
         for name, held in cells.items()
     ]
     names = ["participant", *columns.values()]
-    return {"columns": names, "rows": rows, "absent": [], "explained": []}
+    return {"columns": names, "rows": rows, "more": [], "absent": [], "explained": []}
 
 
 def published_view(table) -> dict:
@@ -165,7 +202,7 @@ def published_view(table) -> dict:
         for line in table.to_dict("records")
     ]
     names = ["score", "method", "value", *(name.replace(" ", ", S") for name in sources)]
-    return {"columns": names, "rows": rows, "absent": [], "explained": []}
+    return {"columns": names, "rows": rows, "more": [], "absent": [], "explained": []}
 
 
 def summary(level: str, table) -> str:

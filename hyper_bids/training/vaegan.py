@@ -46,7 +46,7 @@ _BETAS = (0.5, 0.999)
 # Part of the learning rate that is left in the last epoch.
 _LEAST = 0.1
 # Weight of the discriminator's opinion beside the reconstruction, in the generator's loss.
-ADVERSARIAL = 0.01
+ADVERSARIAL = 0.003
 _AVERAGES = (".norm.mean", ".norm.variance")
 
 

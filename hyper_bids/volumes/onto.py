@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids.errors import InputError
-from hyper_bids.volumes.reading import Header, read_header, read_labels, same_grid
+from hyper_bids.volumes.reading import read_header, read_labels
 
 
-def read_labels_onto(path: Path | str, header: Header, mask: np.ndarray) -> tuple[np.ndarray, bool]:
+def read_labels_onto(
+    path: Path | str, mask: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, bool]:
     """Read the labels of a mask's voxels from an image that may lie on another grid.
 
     Where grids differ, each voxel has the label at its centre, the nearest voxel of the label
@@ -19,9 +21,9 @@ def read_labels_onto(path: Path | str, header: Header, mask: np.ndarray) -> tupl
     Parameters
     ----------
     path : path of a 3D label image
-    header : Header
-        Of the images that the mask belongs to.
     mask : bool array of shape (x, y, z)
+    affine : array of shape (4, 4), mm
+        Of the mask.
 
     Returns
     -------
@@ -36,11 +38,11 @@ def read_labels_onto(path: Path | str, header: Header, mask: np.ndarray) -> tupl
         If the file is no label image, has no label but 0, or none of its labels lies in the mask.
     """
     own, labels = read_header(path), read_labels(path)
-    resampled = not same_grid(own, header)
+    resampled = own.shape != mask.shape or not np.allclose(own.affine, affine, rtol=0, atol=1e-3)
     if not resampled:
         values = labels[mask]
     else:
-        to_own = np.linalg.inv(own.affine) @ header.affine
+        to_own = np.linalg.inv(own.affine) @ affine
         places = np.argwhere(mask) @ to_own[:3, :3].T + to_own[:3, 3]
         # A half goes up in all axes, whatever the sign of the rounding error in the affines.
         places = np.floor(places + 0.5 + 1e-6).astype(np.int64)
@@ -51,7 +53,7 @@ def read_labels_onto(path: Path | str, header: Header, mask: np.ndarray) -> tupl
         if not labels.any():
             raise InputError(f"{path}: all labels are 0; an image of regions is wanted.")
         raise InputError(
-            f"{path}: none of its regions lies in the brain mask of {header.path}. Give the "
-            f"regions in the space of these images."
+            f"{path}: none of its regions lies in the brain mask of the BOLD. Give regions in the "
+            f"space of the BOLD."
         )
     return values, resampled

@@ -1,0 +1,78 @@
+"""Tables that only the group's page has, as people read them: how many people, which method."""
+
+from __future__ import annotations
+
+import math
+
+from hyper_bids.report.scores import _interval, _known, _method, _number, _p, _text, label
+from hyper_bids.report.spec import specification
+
+
+def prevalence_view(table) -> dict:
+    """Return in how many participants, and people, the main scores are above chance, as text.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``group_stats``: with ``n_participants``, ``n_significant``, ``prevalence``,
+        ``prevalence_low``; without them, there are no rows.
+
+    Returns
+    -------
+    dict
+        As :func:`scores.score_view`.
+    """
+    texts = specification()["metrics"]
+    lines = [
+        line
+        for line in table.to_dict("records")
+        if _known(line.get("n_significant", math.nan)) and _known(line["prevalence_low"])
+        and _text(line["variant"]) in texts.get(line["metric"], {}).get("main", ())
+    ]  # fmt: skip
+    several = len({line["method"] for line in lines}) > 1
+    rows = [
+        [
+            label(line["metric"], _text(line["variant"])),
+            *([_method(line["method"])] if several else []),
+            f"{line['n_significant']:.0f} of {line['n_participants']:.0f}",
+            f"at least {math.floor(100 * line['prevalence_low'] + 1e-9)} % of people",
+            f"{100 * line['prevalence']:.0f} %",
+        ]
+        for line in lines
+    ]
+    columns = ["score", *(["method"] if several else []), "participants", "people", "most likely"]
+    return _view(columns, rows)
+
+
+def comparisons_view(table) -> dict:
+    """Return the comparisons of methods as text.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``group_comparisons``.
+
+    Returns
+    -------
+    dict
+        As :func:`scores.score_view`.
+    """
+    rows = [
+        [
+            label(line["metric"], _text(line["variant"])),
+            f"{_method(line['method'])} \u2212 {_method(line['other'])}",
+            _number(line["difference"])
+            + (f" ± {_number(line['se'])}" if _known(line["se"]) else ""),
+            _interval(line["ci_low"], line["ci_high"]),
+            _p(line["p"]),
+            f"{line['n_participants']:.0f}",
+        ]
+        for line in table.to_dict("records")
+    ]
+    return _view(["score", "methods", "difference", "95 % interval", "p", "n"], rows)
+
+
+def _view(columns: list[str], rows: list[list[str]]) -> dict:
+    if not rows:
+        return {}
+    return {"columns": columns, "rows": rows, "more": [], "absent": [], "explained": []}
