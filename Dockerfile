@@ -10,7 +10,7 @@ RUN python3 -m venv /opt/hyper_bids
 WORKDIR /src
 # Packages first: a change of the source leaves their layer as it is.
 COPY pyproject.toml constraints.txt ./
-RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['faces'], sep='\n')" > requirements.txt \
     && /opt/hyper_bids/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY README.md LICENSE NOTICE version run.py ./
 COPY hyper_bids hyper_bids

@@ -87,6 +87,15 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
+class MapSettings:
+    """Where in the brain: regions that maps are summed up by, and whether there are maps."""
+
+    atlas: str | None = None
+    atlas_names: str | None = None
+    no_maps: bool = False
+
+
+@dataclass(frozen=True)
 class ScoreSettings:
     """Scores and permutation tests."""
 
@@ -132,6 +141,7 @@ class Settings:
     voxels: VoxelSettings = field(default_factory=VoxelSettings)
     decoder: DecoderSettings = field(default_factory=DecoderSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
+    maps: MapSettings = field(default_factory=MapSettings)
     scores: ScoreSettings = field(default_factory=ScoreSettings)
     group: GroupSettings = field(default_factory=GroupSettings)
     resources: ResourceSettings = field(default_factory=ResourceSettings)

@@ -19,6 +19,7 @@ from hyper_bids.errors import HyperBidsError, InputError, counted, listing
 from hyper_bids.participant.comparisons import check_boundaries, check_networks
 from hyper_bids.participant.methods import baselines
 from hyper_bids.participant.plan import Plan, describe, make_plan
+from hyper_bids.participant.regions import check_regions
 
 __all__ = ["check", "describe", "validate", "write_root"]
 
@@ -57,6 +58,7 @@ def check(settings: Settings, chosen: list[str]) -> list[Plan]:
             f"--participant-label."
         )
     check_boundaries(settings.scores, plans)
+    check_regions(settings.maps, plans)
     return plans
 
 

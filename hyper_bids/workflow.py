@@ -44,6 +44,7 @@ _ROOMS: dict[str, tuple[str, str]] = {
     "targets": ("targets", "encode_stimuli"),
     "decoding": ("decoding", "fit_decoder"),
     "images": ("images", "reconstruct"),
+    "maps": ("mapping", "map_brain"),
     "scores": ("scoring", "score"),
 }
 

@@ -295,6 +295,15 @@ def test_shuffled_latents_are_not_predicted(name, rng):
     assert abs(np.diag(metrics.latent_correlation(predicted, test)).mean()) < 0.35
 
 
+def test_dense_with_decay_comes_to_ridge_with_the_penalty_of_its_loss(rng):
+    latents, betas, _ = responses(rng, 40, np.full(6, 0.5), 3)
+    latents, betas = latents - latents.mean(axis=0), betas - betas.mean(axis=0)
+    options = {"epochs": 400, "learning_rate": 0.03, "weight_decay": 0.1, "batch_size": 40}
+    found = decode.fit("dense", betas.astype(np.float32), latents.astype(np.float32), rng, options)
+    exact = decode.fit("ridge", betas, latents, rng, {"alphas": [0.1 * 3 * 40]})
+    np.testing.assert_allclose(found.weights, exact.weights, atol=1e-3)
+
+
 def test_options_out_of_range_are_refused(rng):
     betas, latents, *_ = trained(rng)
     with pytest.raises(ValueError, match=r"0.5 repeats; at least 1"):

@@ -52,12 +52,13 @@ def test_the_page_says_that_categories_are_not_unseen_stimuli(out):
     assert "Simulated" not in page
 
 
-def test_the_group_of_one_has_its_score_and_p_but_no_interval(out):
+def test_the_group_of_one_has_its_score_and_p_and_an_interval_over_stimuli(out):
     table = pd.read_csv(out / "group_stats.tsv", sep="\t", na_values="n/a")
     row = table[(table["metric"] == "two_way_identification") & table["control"].isna()].iloc[0]
     assert row["mean"] == app.scores(out, "two_way_identification", "latents")["score"]
     assert row["p"] < 0.001
-    assert pd.isna(row["ci_low"])
+    assert row["ci_low"] <= row["mean"] <= row["ci_high"]
+    assert row["interval_over"] == "stimuli"
 
 
 def test_the_penalty_comes_from_left_out_runs(out):

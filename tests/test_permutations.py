@@ -1,4 +1,4 @@
-"""Refits to shuffled training pairs against as many fits of ridge; what they are worth as a test."""
+"""Refits to shuffled training pairs against as many fits of ridge; their p values."""
 
 import numpy as np
 import pytest

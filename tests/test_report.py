@@ -157,7 +157,17 @@ def made(folder: Path, level="participant", tables=None, **changes) -> Page:
 
 
 FIGURES = {
-    "participant": ("recon", "pairs", "null", "dimensions", "curve", "voxels", "model"),
+    "participant": (
+        "recon",
+        "pairs",
+        "null",
+        "dimensions",
+        "curve",
+        "voxels",
+        "model",
+        "encoding",
+        "regions",
+    ),
     "group": tuple(
         f"group_{m}"
         for m in ("two_way_identification", "latent_correlation", "structural_similarity")
@@ -187,7 +197,7 @@ def full(folder: Path, rng, level="participant") -> Page:
 
 def settings_of(**changes) -> dict[str, dict]:
     """Return the stages' settings for the methods; ``stage__name`` changes one."""
-    stages = ("betas", "voxels", "decoder", "images", "scores")
+    stages = ("betas", "voxels", "decoder", "images", "maps", "scores")
     found = {stage: to_dict(getattr(Settings(), stage)) for stage in stages}
     for key, value in changes.items():
         stage, name = key.split("__")
@@ -653,6 +663,8 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
         ("images__latent_norm", "none", None, {}),
         ("images__precision", "bf16", "computed in bfloat16", {}),
         ("images__precision", "auto", "bfloat16 where the machine computes in it itself", {}),
+        ("maps__no_maps", True, None, {}),
+        ("maps__atlas", "/data/areas.nii.gz", "by the regions of areas.nii.gz", {}),
         ("scores__n_permutations", 555, "555 random pairings", {}),
     ],
 )
@@ -726,9 +738,11 @@ def test_the_methods_do_not_tell_what_was_not_done():
     assert "The first" not in usual
     assert "motion" not in methods_text(settings_of(betas__confounds=["none"]), {}).split("##")[0]
     assert "rescaled" not in methods_text(settings_of(images__latent_norm="none"), {})
+    for changes, facts in (({"maps__no_maps": True}, {}), ({}, {"maps": False})):
+        assert "where in the brain" not in methods_text(settings_of(**changes), facts)
     masked = methods_text(settings_of(voxels__decoder_mask="v1.nii"), {})
     assert "highest z" not in masked
-    dense = methods_text(settings_of(decoder__decoder="dense"), {})
+    dense = methods_text(settings_of(decoder__decoder="dense", maps__no_maps=True), {})
     assert "ridge" not in dense
     assert "cross-validation" not in dense
     latents_only = methods_text(settings_of(), {"generator": None})
@@ -844,18 +858,25 @@ def test_every_reference_that_the_app_has_is_cited_somewhere():
     from hyper_bids.report.spec import specification
 
     texts = [methods_text(settings_of(**c), facts) for c in COMBINATIONS for facts in FACTS]
-    listed = "".join([*texts, group_methods_text(2)])
+    listed = "".join([*texts, group_methods_text(2), group_methods_text(6)])
     for entry in specification()["references"].values():
         assert entry in listed
         assert re.search(r"https://\S+$", entry)
 
 
-def test_the_groups_methods_tell_the_number_of_participants_and_the_interval_only_of_several():
+def test_the_groups_methods_tell_the_number_of_participants_and_what_intervals_are_over():
     one, many = group_methods_text(1), group_methods_text(12)
     assert "1 participant " in one
+    assert "over test stimuli, drawn at random for all participants at once" in one
     assert "t intervals" not in one
     assert "12 participants" in many
-    assert "95 % t intervals over participants" in many
+    assert "over test stimuli and participants, both drawn at random" in many
+    assert "t intervals over participants" in many
+
+
+def test_the_groups_methods_tell_of_the_comparison_where_there_are_several():
+    assert "Methods were compared" not in group_methods_text(3)
+    assert "Methods were compared" in group_methods_text(3, 2)
 
 
 @pytest.mark.parametrize("name", ["v1[run2021].nii.gz", "v1[dado2022].nii.gz"])

@@ -103,9 +103,9 @@ def test_reconstructions_are_tied_to_their_images_as_closely_as_eigenfaces(
         identification(reconstructed[name], images, eigenfaces) for name in ("vaegan", "eigenface")
     )
     assert identified >= 0.97
-    # Eigenfaces are the best linear reconstruction of pixels: what they lead by is little.
-    assert correlation > 0.85
-    assert correlation > by_eigenfaces - 0.03
+    # Of linear reconstructions, eigenfaces are the best in pixels.
+    assert correlation > 0.88
+    assert correlation > by_eigenfaces - 0.01
 
 
 def test_images_are_sharper_than_eigenfaces_and_not_sharper_than_the_originals(
@@ -138,4 +138,4 @@ def test_images_of_predicted_latents_are_tied_to_the_originals_as_closely_as_eig
         for name in ("vaegan", "eigenface")
     )
     assert identified >= 0.95
-    assert correlation > by_eigenfaces - 0.03
+    assert correlation > by_eigenfaces - 0.01

@@ -13,7 +13,7 @@ import pytest
 
 from hyper_bids.simulate.dataset import simulate
 
-ALL = ["responses", "decoding", "scores"]
+ALL = ["responses", "decoding", "maps", "scores"]
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_a_second_run_computes_and_writes_nothing_and_says_so(computed, tmp_path
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--decoder", "ols", "--n-voxels", "50"), ["decoding", "scores"]),
-        (("--cv", "4"), ["decoding", "scores"]),
+        (("--decoder", "ols", "--n-voxels", "50"), ["decoding", "maps", "scores"]),
+        (("--cv", "4"), ["decoding", "maps", "scores"]),
         (("--n-permutations", "50"), ["scores"]),
         (("--drift-order", "1"), ALL),
         (("--betas", "lss", "--hrf", "spm"), ALL),

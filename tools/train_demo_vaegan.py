@@ -2,7 +2,7 @@
 
     python tools/train_demo_vaegan.py
 
-Seeds are fixed. About 20 minutes of one processor. The same machine and the same version of PyTorch
+Seeds are fixed. About 12 minutes of one processor. The same machine and the same version of PyTorch
 give the same bytes; another processor rounds otherwise, and training makes much of little. A
 training that was broken off goes on: it is kept beside the output (``.partial``).
 """

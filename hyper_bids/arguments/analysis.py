@@ -1,4 +1,4 @@
-"""Flags: decoder, methods, image models and scores."""
+"""Flags: decoder, methods, image models, maps and scores."""
 
 from __future__ import annotations
 
@@ -70,6 +70,23 @@ def add_decoding(group) -> None:
     group.add_argument(
         "--random-seed", type=zero_or_more, metavar="N", help="of all that is drawn (1412)"
     )
+
+
+def add_maps(parser: Parser) -> None:
+    """Add the group of flags that say where in the brain."""
+    group = parser.add_argument_group("where in the brain")
+    group.add_argument(
+        "--atlas",
+        metavar="FILE",
+        help="label image in the space of the BOLD: voxels and what they give, by its regions",
+    )
+    group.add_argument(
+        "--atlas-names",
+        metavar="FILE",
+        help="names of its regions, .tsv (index, name) or a FreeSurfer look-up table (the one "
+        "beside the image)",
+    )
+    group.add_argument("--no-maps", action="store_true", help="no encoding map, no maps of weights")
 
 
 def add_scores(parser: Parser) -> None:

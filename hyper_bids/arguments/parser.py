@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hyper_bids.arguments.analysis import add_decoding, add_scores
+from hyper_bids.arguments.analysis import add_decoding, add_maps, add_scores
 from hyper_bids.arguments.inputs import add_selection
 from hyper_bids.arguments.responses import add_responses, add_voxels
 from hyper_bids.arguments.running import add_running
@@ -56,6 +56,7 @@ def build_parser(prog: str = "hyper_bids") -> Parser:
     add_responses(group)
     add_voxels(group)
     add_decoding(group)
+    add_maps(parser)
     add_scores(parser)
     add_running(parser)
     return parser

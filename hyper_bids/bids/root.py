@@ -56,6 +56,7 @@ on the training trials, and predicted latents from the test trials, none of whic
 | `sub-*/func/*_metrics.*` | scores, their controls and null distributions |
 | `sub-*/figures` | figures of the pages |
 | `group_metrics.tsv`, `group_stats.tsv` | all participants' scores, and their means and tests |
+| `group_comparisons.tsv` | methods against each other, if there are several |
 | `logs` | settings of each run, crash reports, how to cite |
 
 Each file has a JSON sidecar with its sources, settings, seed and checksum.

@@ -23,7 +23,7 @@ from hyper_bids.decode.decoder import Averaged, Decoder, check_training
 # Ratios of signal to noise variance of a voxel that are tried, for all latents together.
 GRID = np.r_[0.0, np.logspace(-4, 3, 43)]
 _EM_STEPS = 200
-_REFINEMENTS = 1
+# Part of a voxel's noise that the others never tell.
 _MIN_LEFT = 0.05
 
 
@@ -64,8 +64,8 @@ def fit_bayes(
 
     Notes
     -----
-    In float32 but for sums over trials and latents. Holds, beside the data, about 32 n_trials
-    n_voxels + 24 n_voxels n_latents + 8 n_trials^2 bytes.
+    In float32 but for sums over trials and latents. Holds, beside the data, about 40 n_trials
+    n_voxels + 24 n_voxels n_latents + 24 n_trials^2 bytes.
     """
     betas, latents = check_training(betas, latents)
     if not n_repeats >= 1:
@@ -115,8 +115,7 @@ def invert(
     Z /= sd
     correlation = noise.estimate(Z * shrink, shrink, places)
     # From here on in units of each voxel's noise, one column for each axis of the latents.
-    for _ in range(_REFINEMENTS):
-        ratio = refined_ratio(Z, size, ratio, correlation)
+    ratio = refined_ratio(Z, size, ratio, correlation)
     seen = size > 0
     size, Z = size[seen].astype(np.float32), Z[seen]
     variance = np.square(size) * ratio[:, None]
@@ -155,11 +154,14 @@ def rotate(T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows : array of shape (n_trials, n_trials - 1), orthonormal columns, each of mean 0
     axes : array of shape (number of sizes above 0, n_latents), orthonormal rows
     """
+    from threadpoolctl import threadpool_limits
+
     n = len(T)
     gram = T @ T.T
     top = 2 * np.trace(gram)
     # The constant vector is lifted above all others, so that it is the last one.
-    eigenvalues, rows = np.linalg.eigh(gram + top / n)
+    with threadpool_limits(1):
+        eigenvalues, rows = np.linalg.eigh(gram + top / n)
     eigenvalues, rows = eigenvalues[:-1], rows[:, :-1]
     seen = eigenvalues > 1e-9 * eigenvalues[-1]
     size = np.where(seen, np.sqrt(np.maximum(eigenvalues, 0)), 0)

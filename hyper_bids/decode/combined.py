@@ -213,9 +213,6 @@ def fit_best(
     scores = {"averaged": averaged.report["left_out_r2"], "bayes": r2(guess, latents)}
     chosen = max(scores, key=scores.get)
     LOG.info("Decoder best: %s predicts left-out training trials best.", chosen)
-    if chosen == "averaged":
-        found = averaged
-    else:
-        found = fit_bayes(betas, latents, rng, n_repeats, places)
+    found = averaged if chosen == "averaged" else fit_bayes(betas, latents, rng, n_repeats, places)
     report = {**found.report, "chosen": chosen, "left_out": scores}
     return Decoder("best", found.weights, found.intercept, report, found.averaged)

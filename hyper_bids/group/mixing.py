@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from hyper_bids.errors import InputError, listing
+from hyper_bids.generators.eigenface import MODEL
 
 # What it is called in a message, to a value as text.
 Settings = dict[str, str]
@@ -57,7 +58,8 @@ def settings_of(sidecars: Mapping[str, dict]) -> Settings:
 
 def _by_checksum(output: str, content: dict) -> Settings:
     found: Settings = {}
-    if content.get("GeneratorChecksum"):
+    # Eigenfaces that were fitted to training stimuli are each participant's own.
+    if content.get("GeneratorChecksum") and content.get("Generator") != MODEL:
         _, _, method = output.partition(", ")
         name = PurePath(str(content.get("Generator", ""))).name
         of = f" of {method}" if method else ""

@@ -19,6 +19,7 @@ from hyper_bids.config import Settings, to_dict
 from hyper_bids.participant import comparisons, imports
 from hyper_bids.participant.methods import HYPER, Method
 from hyper_bids.participant.plan import Plan
+from hyper_bids.participant.regions import regions_job
 from hyper_bids.participant.responses import TABLE_COLUMNS
 from hyper_bids.participant.runs import run_jobs
 
@@ -27,7 +28,7 @@ RUN_ENTITIES = ("session", "task", "acquisition", "direction", "run")
 
 # Kinds of stage of which each method has its own.
 OWN = ("targets", "decoding", "images")
-KINDS = ("motion", "responses", "targets", "decoding", "images", "scores")
+KINDS = ("motion", "responses", "targets", "decoding", "images", "maps", "scores")
 
 
 def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
@@ -51,6 +52,8 @@ def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
     }
     for method in plan.methods:
         jobs |= _method_jobs(plan, settings, method, stored)
+    if has_maps(plan, settings):
+        jobs["maps"] = _maps_job(plan, settings)
     jobs["scores"] = {
         **_common(plan, "scores", settings, settings.random_seed),
         "scores": to_dict(settings.scores),
@@ -126,6 +129,26 @@ def _method_jobs(plan: Plan, settings: Settings, method: Method, latents: str) -
     return {f"{kind}{method.suffix}": job for kind, job in jobs.items()}
 
 
+def has_maps(plan: Plan, settings: Settings) -> bool:
+    """Say whether there are maps of the brain: the places of the voxels must be known."""
+    return not settings.maps.no_maps and not (plan.imported and not plan.imported.places_known)
+
+
+def _maps_job(plan: Plan, settings: Settings) -> dict:
+    """Return the job of the maps, which are of the first method."""
+    first, seed = plan.methods[0], settings.random_seed
+    common = _common(plan, "maps", settings, seed)
+    if first.name != HYPER:
+        common["entities"] = {**common["entities"], "method": first.name}
+    return {
+        **common,
+        "voxels": {**to_dict(settings.voxels), "decoder_mask": _mask(settings)},
+        "random_seed": seed,
+        "trials": _columns(plan.trials.trials, ("run_index", "stim_id", "split")),
+        **regions_job(settings.maps),
+    }
+
+
 def kind_of(stage: str) -> str:
     """Return the kind of a stage, which is one of :data:`KINDS`."""
     return stage.partition("_")[0]
@@ -148,6 +171,10 @@ def given_to(stage: str, jobs: Iterable[str]) -> dict[str, str]:
         "images": ("decoding", "targets"),
     }.get(kind, ())
     names = {role: f"{role}_{method}" if method and role in OWN else role for role in roles}
+    if kind == "maps":
+        # The first method's decoder: its stage comes first.
+        decoding = next(name for name in jobs if kind_of(name) == "decoding")
+        names = {"responses": "responses", "decoding": decoding}
     if kind == "scores":
         names = {name: name for name in jobs if kind_of(name) not in ("targets", "scores")}
     there = set(jobs)
@@ -191,6 +218,8 @@ def input_files(plan: Plan, settings: Settings) -> dict[str, list[str]]:
         **({"responses": _imported_files(plan)} if plan.imported else {}),
         "scores": comparisons.input_files(plan, settings),
     }
+    regions = regions_job(settings.maps).values()
+    files["maps"] = [file for file in (mask, *regions) if file]
     known = _weights(plan.generator)
     for method in plan.methods:
         own = sorted({*_weights(method.model), *known})
@@ -263,7 +292,7 @@ def _stored(latents: np.ndarray, store: Path) -> Path:
 
 def _page(plan: Plan, settings: Settings) -> dict:
     counts = plan.counts()
-    stages = ("betas", "voxels", "decoder", "images", "scores")
+    stages = ("betas", "voxels", "decoder", "images", "maps", "scores")
     facts = [
         ("Runs", str(counts["runs"] or "unknown")),
         ("Training trials", str(counts["training_trials"])),
@@ -293,6 +322,7 @@ def _page(plan: Plan, settings: Settings) -> dict:
             "t_r": None if plan.imported else plan.runs[0].t_r,
             "imported": imports.facts_of(plan.imported, plan.trials) if plan.imported else None,
             "shared_stimuli": plan.trials.shared_allowed,
+            "maps": has_maps(plan, settings),
         },
     }
 

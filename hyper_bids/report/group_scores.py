@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from hyper_bids.report.scores import _interval, _known, _method, _number, _p, _text, label
+from hyper_bids.report.scores import (
+    interval,
+    is_known,
+    label,
+    method_label,
+    number,
+    p_text,
+    text_of,
+)
 from hyper_bids.report.spec import specification
 
 
@@ -26,14 +34,14 @@ def prevalence_view(table) -> dict:
     lines = [
         line
         for line in table.to_dict("records")
-        if _known(line.get("n_significant", math.nan)) and _known(line["prevalence_low"])
-        and _text(line["variant"]) in texts.get(line["metric"], {}).get("main", ())
+        if is_known(line.get("n_significant", math.nan)) and is_known(line["prevalence_low"])
+        and text_of(line["variant"]) in texts.get(line["metric"], {}).get("main", ())
     ]  # fmt: skip
     several = len({line["method"] for line in lines}) > 1
     rows = [
         [
-            label(line["metric"], _text(line["variant"])),
-            *([_method(line["method"])] if several else []),
+            label(line["metric"], text_of(line["variant"])),
+            *([method_label(line["method"])] if several else []),
             f"{line['n_significant']:.0f} of {line['n_participants']:.0f}",
             f"at least {math.floor(100 * line['prevalence_low'] + 1e-9)} % of people",
             f"{100 * line['prevalence']:.0f} %",
@@ -59,12 +67,12 @@ def comparisons_view(table) -> dict:
     """
     rows = [
         [
-            label(line["metric"], _text(line["variant"])),
-            f"{_method(line['method'])} \u2212 {_method(line['other'])}",
-            _number(line["difference"])
-            + (f" ± {_number(line['se'])}" if _known(line["se"]) else ""),
-            _interval(line["ci_low"], line["ci_high"]),
-            _p(line["p"]),
+            label(line["metric"], text_of(line["variant"])),
+            f"{method_label(line['method'])} \u2212 {method_label(line['other'])}",
+            number(line["difference"])
+            + (f" ± {number(line['se'])}" if is_known(line["se"]) else ""),
+            interval(line["ci_low"], line["ci_high"]),
+            p_text(line["p"]),
             f"{line['n_participants']:.0f}",
         ]
         for line in table.to_dict("records")

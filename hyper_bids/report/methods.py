@@ -8,6 +8,7 @@ from hyper_bids import __version__
 from hyper_bids.report import imported
 from hyper_bids.report.citations import verbatim, with_references
 from hyper_bids.report.method_images import images_text
+from hyper_bids.report.method_maps import maps_text
 from hyper_bids.report.method_scores import attributes_text, networks_text
 from hyper_bids.stats import MIN_PARTICIPANTS
 
@@ -18,15 +19,15 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     Parameters
     ----------
     settings : dict
-        Stage (``betas``, ``voxels``, ``decoder``, ``images``, ``scores``) to its settings, as
-        :func:`hyper_bids.config.to_dict` gives them.
+        Stage (``betas``, ``voxels``, ``decoder``, ``images``, ``maps``, ``scores``) to its
+        settings, as :func:`hyper_bids.config.to_dict` gives them.
     facts : dict
         Any of ``runs``, ``training_trials``, ``test_trials``, ``test_stimuli``, ``n_latents``,
         ``t_r`` (seconds), ``shared_stimuli`` (bool), ``generator`` (name, file or None),
         ``model`` (of the BOLD, as it was chosen), ``imported`` (``files``, ``places_known`` and
-        ``runs_known`` of imported responses), ``networks`` (labels of feature networks) and
-        ``attributes`` (``boundaries`` or ``labels``). What is absent is not mentioned, so that
-        without facts the text holds for all participants.
+        ``runs_known`` of imported responses), ``networks`` (labels of feature networks),
+        ``attributes`` (``boundaries`` or ``labels``) and ``maps`` (whether there are any).
+        What is absent is not mentioned, so that without facts the text holds for all participants.
 
     Returns
     -------
@@ -39,6 +40,7 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         _voxels(settings.get("voxels", {}), facts),
         _decoder(settings.get("decoder", {}), facts),
         images_text(settings.get("images", {}), facts),
+        maps_text(settings.get("maps", {}), facts),
         _scores(settings.get("scores", {}), facts),
     ]
     return with_references([paragraph for paragraph in paragraphs if paragraph])

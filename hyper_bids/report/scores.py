@@ -54,8 +54,8 @@ def beside_controls(table):
     seen = set()
     controls = [*CONTROLS, *CEILINGS]
     for row in table.to_dict("records"):
-        key = tuple(_text(row.get(name)) for name in KEY)
-        control = _text(row.get("control"))
+        key = tuple(text_of(row.get(name)) for name in KEY)
+        control = text_of(row.get("control"))
         if (key, control) in seen:
             raise ValueError(f"score {key}, control {control!r}, stands in the table twice")
         seen.add((key, control))
@@ -108,31 +108,31 @@ def _cells(known, several: bool) -> list[tuple[str, Callable[[dict], str]]]:
     """Return the columns that have something in them: heading, and the text of a line's cell."""
 
     def value(line: dict) -> str:
-        se = f" ± {_number(line['se'])}" if _known(line["se"]) else ""
-        return f"{_number(line['value'])}{se}"
+        se = f" ± {number(line['se'])}" if is_known(line["se"]) else ""
+        return f"{number(line['value'])}{se}"
 
     def ceiling(line: dict) -> str:
-        return next((_number(line[c]) for c in CEILINGS if _known(line.get(c))), "")
+        return next((number(line[c]) for c in CEILINGS if is_known(line.get(c))), "")
 
     cells: list[tuple[str, Callable]] = [
-        ("method", lambda line: _method(line["method"]))
+        ("method", lambda line: method_label(line["method"]))
         if several
         else ("score", lambda line: label(line["metric"], line["variant"])),
         ("value", value),
     ]
     if known["ci_low"].notna().any():
-        cells.append(("95 % interval", lambda line: _interval(line["ci_low"], line["ci_high"])))
+        cells.append(("95 % interval", lambda line: interval(line["ci_low"], line["ci_high"])))
     for key, name in (("p", "p"), ("p_max", "p, corrected")):
         if known[key].notna().any():
-            cells.append((name, lambda line, key=key: _p(line[key])))
+            cells.append((name, lambda line, key=key: p_text(line[key])))
     for control in known.columns[known.columns.get_loc("n") + 1 :]:
         if control not in CEILINGS and known[control].notna().any():
             name = CONTROLS.get(control, control.replace("_", " "))
-            cells.append((name, lambda line, key=control: _number(line[key])))
+            cells.append((name, lambda line, key=control: number(line[key])))
     if any(known[c].notna().any() for c in CEILINGS if c in known):
         cells.append(("ceiling", ceiling))
     if known["n"].nunique() > 1:  # else the summary says it
-        cells.append(("n", lambda line: f"{line['n']:.0f}" if _known(line["n"]) else ""))
+        cells.append(("n", lambda line: f"{line['n']:.0f}" if is_known(line["n"]) else ""))
     return cells
 
 
@@ -149,7 +149,8 @@ def _by_score(wide):
     return wide.iloc[sorted(range(len(wide)), key=lambda k: order[k])]
 
 
-def _method(name: str) -> str:
+def method_label(name: str) -> str:
+    """Return the name of a method as people read it."""
     return specification()["methods"].get(name, name)
 
 
@@ -171,16 +172,16 @@ def participants_view(table) -> dict:
     cells: dict[str, dict] = {}
     table = table[table["method"] == table["method"].iloc[0]]
     for row in table.to_dict("records"):
-        metric, variant = _text(row["metric"]), _text(row["variant"])
+        metric, variant = text_of(row["metric"]), text_of(row["variant"])
         held = cells.setdefault(str(row["participant"]), {})
         main = variant in texts.get(metric, {}).get("main", ())
-        if _text(row["control"]) != "n/a" or not main or not _known(row["value"]):
+        if text_of(row["control"]) != "n/a" or not main or not is_known(row["value"]):
             continue
-        key = (_text(row["method"]), metric, variant)
+        key = (text_of(row["method"]), metric, variant)
         name = label(metric, variant)
         columns[key] = name
-        p = f" ({_p(row['p'])})" if _known(row["p"]) else ""
-        held[key] = f"{_number(row['value'])}{p}"
+        p = f" ({p_text(row['p'])})" if is_known(row["p"]) else ""
+        held[key] = f"{number(row['value'])}{p}"
     rows = [
         [f"sub-{name.removeprefix('sub-')}", *(held.get(key, "") for key in columns)]
         for name, held in cells.items()
@@ -195,9 +196,9 @@ def published_view(table) -> dict:
     rows = [
         [
             label(line["metric"], line["variant"]),
-            _method(line["method"]),
-            _number(line["mean"]),
-            *(_number(line[name]) for name in sources),
+            method_label(line["method"]),
+            number(line["mean"]),
+            *(number(line[name]) for name in sources),
         ]
         for line in table.to_dict("records")
     ]
@@ -215,16 +216,16 @@ def summary(level: str, table) -> str:
         ("structural_similarity", "reference", "structural similarity of the images {value}"),
     ):
         found = wide[(wide["metric"] == metric) & (wide["variant"] == variant)]
-        if not len(found) or not _known(found["value"].iloc[0]):
+        if not len(found) or not is_known(found["value"].iloc[0]):
             continue
         line = found.iloc[0]
-        against = [f"p {_compared(line['p'])}"] if _known(line["p"]) else []
+        against = [f"p {_compared(line['p'])}"] if is_known(line["p"]) else []
         for name, word in (("chance", "chance"), ("mismatched", "mismatched pairs")):
-            if _known(line[name]):
-                against.insert(0, f"{word} {_number(line[name])}")
+            if is_known(line[name]):
+                against.insert(0, f"{word} {number(line[name])}")
                 break
         brackets = f" ({', '.join(against)})" if against else ""
-        said.append(text.format(value=_number(line["value"])) + brackets)
+        said.append(text.format(value=number(line["value"])) + brackets)
         counts.append(_over(level, line["n"]))
     if not said:
         return ""
@@ -233,13 +234,13 @@ def summary(level: str, table) -> str:
     text = "; ".join(said)
     methods = list(dict.fromkeys(wide["method"]))
     if len(methods) > 1:
-        text = f"{_method(methods[0])}: {text[0].lower()}{text[1:]}"
+        text = f"{method_label(methods[0])}: {text[0].lower()}{text[1:]}"
     over = f" {counts[0].strip().capitalize()}." if len(set(counts)) == 1 and counts[0] else ""
     return text[0].upper() + text[1:] + "." + over
 
 
 def _over(level: str, n: float) -> str:
-    if not _known(n):
+    if not is_known(n):
         return ""
     one, many = {
         "participant": ("test stimulus", "test stimuli"),
@@ -267,11 +268,13 @@ def _form(metric: str, variant: str, known: dict[str, str]) -> str:
     return known.get(variant, variant)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a cell of a table as text, ``n/a`` where it is empty."""
     return value if isinstance(value, str) and value else "n/a"
 
 
-def _known(value: object) -> bool:
+def is_known(value: object) -> bool:
+    """Say whether there is a number."""
     return value is not None and not math.isnan(value)
 
 
@@ -281,20 +284,23 @@ def _float(value: object) -> float:
     return math.nan if value is None or pd.isna(value) else float(value)
 
 
-def _number(value: float) -> str:
-    if not _known(value):
+def number(value: float) -> str:
+    """Return three decimals with a true minus sign; nothing of what is unknown."""
+    if not is_known(value):
         return ""
     text = f"{value:.3f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "\u2212")
 
 
-def _interval(low: float, high: float) -> str:
-    return f"[{_number(low)}, {_number(high)}]" if _known(low) and _known(high) else ""
+def interval(low: float, high: float) -> str:
+    """Return both bounds in brackets; nothing if one is unknown."""
+    return f"[{number(low)}, {number(high)}]" if is_known(low) and is_known(high) else ""
 
 
-def _p(value: float) -> str:
-    return f"{value:.2g}" if _known(value) else ""
+def p_text(value: float) -> str:
+    """Return a p value with two digits; nothing if it is unknown."""
+    return f"{value:.2g}" if is_known(value) else ""
 
 
 def _compared(p: float) -> str:
-    return f"= {_p(p)}"
+    return f"= {p_text(p)}"

@@ -1,0 +1,422 @@
+"""Means over participants: intervals, corrected p, prevalence and methods compared, as planted."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from group_results import (
+    IDENTIFICATION,
+    KEYS,
+    N_NULL,
+    names_of,
+    page,
+    planted,
+    read,
+    run,
+    stat,
+    write_scores,
+)
+from scipy import stats as reference
+
+from hyper_bids import stats
+from hyper_bids.group.members import Member, Nulls
+from hyper_bids.group.nulls import corrected, mean_nulls
+from hyper_bids.group.tables import lined_up
+
+SSIM = KEYS[2]
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def group_of(out, rng, n, n_stimuli=6, **said) -> dict[str, dict]:
+    found = {f"{k:02d}": planted(rng, n_stimuli=n_stimuli) for k in range(1, n + 1)}
+    for label, scores in found.items():
+        write_scores(out, label, scores, **said)
+    return found
+
+
+# Permutations that participants share
+
+
+def member(folder, name, values, nulls, seed=0) -> Member:
+    """Return a participant with these scores and nulls, and nothing else."""
+    keys = [("hyper", "score", str(k)) for k in range(len(values))]
+    table = pd.DataFrame(keys, columns=["method", "metric", "variant"])
+    table = table.assign(control="n/a", value=values)
+    path = folder / f"{name}.npy"
+    np.save(path, nulls)
+    rows = {key: row for row, key in enumerate(keys)}
+    return Member(name, table, {}, Nulls(path, rows, nulls.shape[1], seed), {}, False)
+
+
+def p_of_the_mean(folder, rng, shared: bool) -> np.ndarray:
+    """Return p of the mean of 3 participants whose predictions agree but know nothing, 500 times.
+
+    All predict alike for a stimulus, though it has nothing to do with the target.
+    """
+    n, n_permutations, n_sets = 6, 99, 500
+    values, nulls = np.empty((3, n_sets)), np.empty((3, n_sets, n_permutations))
+    for k in range(n_sets):
+        targets, common = rng.normal(size=n), rng.normal(size=n)
+        for participant in range(3):
+            predicted = common + 0.3 * rng.normal(size=n)
+            matrix = -np.square(predicted[:, None] - targets)
+            values[participant, k] = np.trace(matrix) / n
+            draws = np.random.default_rng([k, 0 if shared else participant])
+            nulls[participant, k] = stats.pairing_null(matrix, n_permutations, draws)
+    members = [
+        member(folder, str(i), *both) for i, both in enumerate(zip(values, nulls, strict=True))
+    ]
+    found = mean_nulls(members, list(members[0].values))
+    p = [stats.p_value(*one) for one in zip(values.mean(axis=0), found, strict=True)]
+    # Uniform between the values that p can have.
+    return np.array(p) - rng.uniform(size=n_sets) / (n_permutations + 1)
+
+
+def test_p_of_the_mean_is_uniform_without_information_though_participants_agree(tmp_path, rng):
+    p = p_of_the_mean(tmp_path, rng, shared=True)
+    assert reference.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_p_of_the_mean_would_not_be_uniform_if_each_participant_were_shuffled_alone(tmp_path, rng):
+    p = p_of_the_mean(tmp_path, rng, shared=False)
+    assert np.mean(p <= 0.05) > 0.08
+    assert reference.kstest(p, "uniform").pvalue < 1e-3
+
+
+@pytest.mark.parametrize("sizes", [(5,), (2, 1, 4), (1,) * 6])
+def test_p_corrected_in_parts_is_that_of_one_array_with_all_tests(rng, sizes):
+    parts = []
+    for size in sizes:
+        nulls = rng.normal(size=(size, 300)) * rng.uniform(0.1, 10, (size, 1)) + 3
+        parts.append((nulls.mean(axis=1) + rng.uniform(0, 3, size) * nulls.std(axis=1), nulls))
+    parts[0][1][0, 7] = np.nan
+    parts[-1][1][-1] = parts[-1][0][-1]  # the same however stimuli are shuffled
+    found = corrected(iter(parts))
+    together = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    expected = stats.max_statistic(*together, 1e-5)
+    np.testing.assert_allclose(np.concatenate(found), expected)
+    assert np.isnan(found[0][0])
+    assert found[-1][-1] == 1
+
+
+def test_p_corrected_where_no_score_varies_is_one():
+    assert corrected([(np.full(2, 0.5), np.full((2, 9), 0.5))])[0].tolist() == [1, 1]
+
+
+def test_different_numbers_of_permutations_cannot_be_corrected_together(rng):
+    parts = [(np.zeros(1), rng.normal(size=(1, n))) for n in (20, 30)]
+    with pytest.raises(ValueError, match="30 permutations beside 20"):
+        corrected(parts)
+
+
+def test_p_of_all_scores_and_participants_is_corrected_by_the_largest_of_all(out, rng):
+    found = group_of(out, rng, 3)
+    run(out)
+    tests = [(label, key) for label in found for key in KEYS]
+    observed = np.array([found[label][key]["value"] for label, key in tests])
+    nulls = np.stack([found[label][key]["null"] for label, key in tests])
+    expected = dict(zip(tests, stats.max_statistic(observed, nulls, 1e-5), strict=True))
+    frame = read(out, "group_metrics")
+    own = frame[frame["control"] == "n/a"]
+    assert len(own) == len(tests)
+    for row in own.to_dict("records"):
+        p = expected[row["participant"], (row["metric"], row["variant"])]
+        assert row["p_max"] == pytest.approx(p, rel=1e-5)
+    assert frame[frame["control"] != "n/a"]["p_max"].isna().all()
+
+
+def test_p_of_the_means_is_corrected_for_all_scores_of_all_methods(out, rng):
+    methods = ("hyper", "eigenface")
+    found = {label: {m: planted(rng) for m in methods} for label in ("01", "02")}
+    for label, scores in found.items():
+        write_scores(out, label, scores["hyper"], others={"eigenface": scores["eigenface"]})
+    run(out)
+    tests = [(method, key) for method in methods for key in KEYS]
+    means = np.array([np.mean([s[m][k]["value"] for s in found.values()]) for m, k in tests])
+    nulls = np.stack([np.mean([s[m][k]["null"] for s in found.values()], axis=0) for m, k in tests])
+    expected = dict(zip(tests, stats.max_statistic(means, nulls, 1e-5), strict=True))
+    frame = read(out, "group_stats")
+    own = frame[frame["control"] == "n/a"]
+    assert len(own) == len(tests)
+    for row in own.to_dict("records"):
+        p = expected[row["method"], (row["metric"], row["variant"])]
+        assert row["p_max"] == pytest.approx(p, rel=1e-5)
+        assert row["p"] <= row["p_max"]
+    assert own["p_max"].nunique() > 1
+
+
+def test_participants_with_other_permutations_have_no_corrected_p_and_are_named(out, rng):
+    for label in ("01", "02", "03"):
+        write_scores(out, label, planted(rng))
+    write_scores(out, "04", planted(rng, n_null=N_NULL + 10))
+    write_scores(out, "05", planted(rng, n_stimuli=5))
+    run(out)
+    frame = read(out, "group_metrics")
+    known = frame[frame["p_max"].notna()]
+    assert set(known["participant"]) == {"01", "02", "03"}
+    assert "seeds differ: sub-04, sub-05." in page(out)
+    assert f"p of the means is from the first {N_NULL}." in page(out)
+
+
+# Intervals
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_intervals_of_means_over_stimuli_are_of_participants_lined_up_by_stimulus(
+    out, rng, n, monkeypatch
+):
+    """Each participant saw five of nine stimuli, in an order of its own."""
+    names = names_of(9)
+    expected = np.full((n, 9), np.nan)
+    for k in range(n):
+        scores = planted(rng, [SSIM], n_stimuli=5)
+        seen = rng.permutation(9)[:5]
+        expected[k, seen] = scores[SSIM]["value"] + scores[SSIM]["spread"]
+        write_scores(out, f"{k:02d}", scores, stimuli=[names[i] for i in seen])
+    expected = expected[:, ~np.isnan(expected).all(axis=0)]
+    given = []
+    original = stats.group_interval
+
+    def recorded(values, *more, **named):
+        given.append(values)
+        return original(values, *more, **named)
+
+    monkeypatch.setattr(stats, "group_interval", recorded)
+    run(out)
+    assert len(given) == 1
+    np.testing.assert_allclose(given[0], expected, rtol=1e-5)
+    line = stat(out, SSIM)
+    found = original(expected, np.random.default_rng(3))
+    width = found.high - found.low
+    assert line["mean"] == pytest.approx(found.value, rel=1e-5)
+    for name, value in (("se", found.se), ("ci_low", found.low), ("ci_high", found.high)):
+        assert line[name] == pytest.approx(value, abs=0.1 * width)
+    assert line["interval_over"] == ("stimuli and participants" if n >= 6 else "stimuli")
+
+
+def test_scores_are_lined_up_by_stimulus_and_stimuli_without_scores_are_left_out():
+    lines = [(("b", "a"), np.array([2.0, 1.0])), (("c", "b", "x"), np.array([3.0, 4.0, np.nan]))]
+    np.testing.assert_array_equal(lined_up(lines), [[1, 2, np.nan], [np.nan, 4, 3]])
+
+
+@pytest.mark.parametrize("n", [6, 9])
+@pytest.mark.parametrize("control", ["n/a", "mismatched"])
+def test_from_six_participants_on_correlations_and_controls_have_t_intervals(out, rng, n, control):
+    found = group_of(out, rng, n)
+    run(out)
+    scores = [s[KEYS[0]] for s in found.values()]
+    values = [s["value"] if control == "n/a" else s["controls"][control] for s in scores]
+    line = stat(out, KEYS[0], control)
+    low, high = reference.t.interval(0.95, n - 1, np.mean(values), reference.sem(values))
+    assert line["se"] == pytest.approx(reference.sem(values), rel=1e-4)
+    assert (line["ci_low"], line["ci_high"]) == pytest.approx((low, high), abs=1e-5)
+    assert line["interval_over"] == "participants"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_of_few_participants_correlations_have_the_mean_of_their_intervals_and_controls_none(
+    out, rng, n
+):
+    found = group_of(out, rng, n)
+    run(out)
+    mean = np.mean([scores[KEYS[0]]["value"] for scores in found.values()])
+    line = stat(out, KEYS[0])
+    assert line["se"] == pytest.approx(0.01)
+    assert (line["ci_low"], line["ci_high"]) == pytest.approx((mean - 0.02, mean + 0.02), abs=1e-5)
+    assert line["interval_over"] == "stimuli"
+    control = stat(out, KEYS[0], "mismatched")
+    assert control[["se", "ci_low", "ci_high", "interval_over"]].isna().all()
+
+
+def test_the_same_seed_gives_the_same_intervals_whatever_other_scores_there_are(out, tmp_path, rng):
+    found = {label: planted(rng) for label in ("01", "02")}
+    tables = {}
+    for name, keys, words in (
+        ("all", KEYS, ()), ("one", [SSIM], ()), ("other seed", [SSIM], ("--random-seed", "5")),
+    ):  # fmt: skip
+        folder = tmp_path / name / "out"
+        for label, scores in found.items():
+            write_scores(folder, label, {key: scores[key] for key in keys})
+        run(folder, *words)
+        tables[name] = stat(folder, SSIM)
+    assert tables["all"]["ci_low"] == tables["one"]["ci_low"] != tables["other seed"]["ci_low"]
+
+
+# How many people
+
+
+@pytest.mark.parametrize("p", [(0.01, 0.05), (0.01, 0.2, 0.9), (0.06,) * 4, (0.001,) * 12])
+def test_prevalence_is_that_of_the_participants_own_p(out, rng, p):
+    for k, own in enumerate(p):
+        scores = planted(rng, [IDENTIFICATION])
+        scores[IDENTIFICATION]["p"] = own
+        write_scores(out, f"{k:02d}", scores)
+    run(out)
+    expected = stats.prevalence(np.array(p))
+    line = stat(out, IDENTIFICATION)
+    assert (line["n_significant"], line["n_participants"]) == (expected.k, len(p))
+    for name, value in (("", expected.value), ("_low", expected.low), ("_high", expected.high)):
+        assert line[f"prevalence{name}"] == pytest.approx(value, abs=1e-5)
+
+
+def test_the_page_says_in_plain_words_how_many_people(out, rng):
+    group_of(out, rng, 2)
+    run(out)
+    text = page(out)
+    assert "<td>2 of 2</td>" in text
+    # 0.335: not quite the 34 % that docs/statistics.md rounds it to.
+    assert "<td>at least 33 % of people</td>" in text
+    assert "<td>100 %</td>" in text
+    assert "p, corrected" in text
+
+
+# Methods compared
+
+
+def brute_sign_flips(differences) -> float:
+    """Return the two-sided p over all patterns of signs."""
+    observed = abs(np.mean(differences))
+    patterns = itertools.product((1, -1), repeat=len(differences))
+    reached = [abs(np.mean(np.multiply(s, differences))) >= observed - 1e-9 for s in patterns]
+    return float(np.mean(reached))
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_methods_are_compared_in_the_same_participants_and_stimuli(out, rng, n):
+    own, other = [], []
+    for k in range(n):
+        one, two = planted(rng, [SSIM, KEYS[0]]), planted(rng, [SSIM, KEYS[0]])
+        write_scores(out, f"{k:02d}", one, others={"eigenface": two})
+        own.append(one[SSIM]["value"] + one[SSIM]["spread"])
+        other.append(two[SSIM]["value"] + two[SSIM]["spread"])
+    # Of one method alone, there is nothing to compare.
+    write_scores(out, "99", planted(rng, [SSIM]))
+    run(out)
+    frame = read(out, "group_comparisons")
+    # Latents differ between methods, and do not compare.
+    assert frame[["metric", "variant", "method", "other"]].to_numpy().tolist() == [
+        [*SSIM, "hyper", "eigenface"]
+    ]
+    line = frame.iloc[0]
+    differences = np.array(own) - np.array(other)
+    assert line["difference"] == pytest.approx(differences.mean(), abs=1e-5)
+    assert line["n_participants"] == n
+    axis = 0 if n < 6 else 1
+    assert line["p"] == pytest.approx(brute_sign_flips(differences.mean(axis=axis)), rel=1e-4)
+    assert line["interval_over"] == ("stimuli" if n < 6 else "stimuli and participants")
+    assert line["ci_low"] < line["difference"] < line["ci_high"]
+    assert "HYPER \u2212 Eigenface" in page(out)
+    assert "Methods were compared" in page(out)
+
+
+def test_methods_are_compared_on_the_stimuli_that_have_both_scores(out, rng):
+    one, two = planted(rng, [SSIM], n_stimuli=4), planted(rng, [SSIM], n_stimuli=4)
+    one[SSIM]["spread"][3] = np.nan
+    write_scores(out, "01", one, others={"eigenface": two})
+    run(out)
+    expected = (one[SSIM]["value"] + one[SSIM]["spread"] - two[SSIM]["value"]
+                - two[SSIM]["spread"])[:3].mean()  # fmt: skip
+    assert read(out, "group_comparisons")["difference"].tolist() == pytest.approx([expected], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "compared"),
+    [
+        (("feature_similarity", "code, VGGFace"), True),
+        (("two_way_identification", "images, SSIM"), True),
+        (("one_of_n_identification", "features, VGGFace"), True),
+        (("luminance_correlation", "n/a"), True),
+        (("pixel_correlation", "MindEye2"), True),
+        (("two_way_identification", "latents"), False),
+        (("latent_similarity", "code"), False),
+        (("attribute_correlation", "age"), False),
+    ],
+)
+def test_scores_of_images_compare_methods_and_those_of_latents_do_not(out, rng, key, compared):
+    write_scores(out, "01", planted(rng, [key]), others={"eigenface": planted(rng, [key])})
+    run(out)
+    assert (out / "group_comparisons.tsv").is_file() == compared
+
+
+def test_of_three_methods_each_two_are_compared(out, rng):
+    others = {name: planted(rng, [SSIM]) for name in ("vaegan", "eigenface")}
+    write_scores(out, "01", planted(rng, [SSIM]), others=others)
+    run(out)
+    assert read(out, "group_comparisons")[["method", "other"]].to_numpy().tolist() == [
+        ["hyper", "vaegan"], ["hyper", "eigenface"], ["vaegan", "eigenface"],
+    ]  # fmt: skip
+
+
+def test_a_comparison_of_an_earlier_run_does_not_stay_beside_other_means(out, rng):
+    write_scores(out, "01", planted(rng), others={"eigenface": planted(rng)})
+    run(out)
+    assert len(read(out, "group_comparisons"))
+    write_scores(out, "01", planted(rng))
+    run(out)
+    assert not len(read(out, "group_comparisons"))
+    assert "Methods compared" not in page(out)
+
+
+# Little to go by
+
+
+def test_what_describes_predictions_has_a_mean_but_no_p_and_a_place_of_its_own(out, rng):
+    for label in ("01", "02"):
+        scores = planted(rng)
+        scores["effective_dimension", "n/a"] = {"value": 4.0, "controls": {"targets": 5.0}}
+        write_scores(out, label, scores)
+    run(out)
+    line = stat(out, ("effective_dimension", "n/a"))
+    assert line["mean"] == 4
+    assert line[["p", "p_max", "n_significant", "prevalence"]].isna().all()
+    assert stat(out, ("effective_dimension", "n/a"), "targets")["mean"] == 5
+    before, after = page(out).split('<section id="diagnostics">')
+    assert "Effective dimension" not in before
+    assert "Effective dimension" in after.split("</section>")[0]
+
+
+def test_scores_that_do_not_depend_on_the_pairing_have_p_of_one_alone_and_corrected(out, rng):
+    """A constant prediction: 0.5 in identification, in every shuffling."""
+    for label in ("01", "02"):
+        scores = planted(rng)
+        scores[IDENTIFICATION] |= {"value": 0.5, "null": np.full(N_NULL, 0.5), "p": 1.0}
+        write_scores(out, label, scores)
+    run(out)
+    line = stat(out, IDENTIFICATION)
+    assert (line["p"], line["p_max"], line["n_significant"]) == (1, 1, 0)
+    frame = read(out, "group_metrics")
+    own = frame[(frame["metric"] == IDENTIFICATION[0]) & (frame["control"] == "n/a")]
+    assert own["p_max"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("n_stimuli", [1, 2])
+def test_a_group_of_fewer_than_three_test_stimuli_is_told_to_say_little(out, rng, n_stimuli):
+    group_of(out, rng, 2, n_stimuli=n_stimuli)
+    run(out)
+    line = stat(out, SSIM)
+    assert np.isfinite(line["mean"])
+    assert np.isnan(line["ci_low"]) == (n_stimuli == 1)
+    assert "Fewer than 3 test stimuli: sub-01, sub-02." in page(out)
+
+
+def test_participants_with_other_test_stimuli_are_averaged_and_named(out, rng):
+    for label in ("01", "02"):
+        write_scores(out, label, planted(rng))
+    write_scores(out, "03", planted(rng), stimuli=["house1", *names_of(5)])
+    run(out)
+    assert stat(out, SSIM)["n_participants"] == 3
+    assert "Other test stimuli than in the rest: sub-03." in page(out)
+    # As many stimuli have the same permutations.
+    assert read(out, "group_metrics").groupby("participant")["p_max"].count().tolist() == [3] * 3
+
+
+def test_nothing_is_noted_of_stimuli_where_all_saw_the_same(out, rng):
+    group_of(out, rng, 2)
+    run(out)
+    assert "than in the rest" not in page(out)
+    assert "Fewer than" not in page(out)
