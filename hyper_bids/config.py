@@ -72,6 +72,7 @@ class DecoderSettings:
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
     decoder_batch: int = 30
+    refit_permutations: int = 0
 
 
 @dataclass(frozen=True)

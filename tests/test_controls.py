@@ -1,10 +1,13 @@
 """Controls beside the scores: what each says of planted predictions."""
 
+import app
 import numpy as np
+import pandas as pd
 import pytest
 
 from hyper_bids.participant import controls
 from hyper_bids.participant.pairs import image_pairs, latent_pairs
+from hyper_bids.simulate.dataset import simulate
 
 
 def data_of(rng, predicted, targets, training):
@@ -97,3 +100,20 @@ def test_collapse_is_seen(rng):
     assert by_control(said_again, "nearest_training", "n/a")[None]["value"] == 1
     right = controls.collapse_rows(data_of(rng, targets, targets, training))
     assert by_control(right, "nearest_training", "n/a")[None]["value"] == 0
+
+
+def test_refits_of_shuffled_pairs_stand_beside_the_scores_and_change_nothing_else(tmp_path):
+    root = simulate(tmp_path / "ds", app.SMALL)
+    flags = ("--betas", "lsa", "--drift-order", "1")
+    assert app.run(root, tmp_path / "without", *flags) == 0
+    assert app.run(root, tmp_path / "with", *flags, "--refit-permutations", "99") == 0
+    one, two = (
+        app.table(tmp_path / name, "_desc-summary_metrics.tsv") for name in ("without", "with")
+    )
+    pd.testing.assert_frame_equal(one, two[two["control"] != "refit"].reset_index(drop=True))
+    found = two[two["control"] == "refit"].set_index("metric")
+    # Signal is planted; decoders of shuffled pairs are at chance.
+    assert found.loc["two_way_identification", "p"] == 0.01
+    assert found.loc["two_way_identification", "value"] == pytest.approx(0.5, abs=0.05)
+    assert found.loc["latent_correlation", "value"] == pytest.approx(0, abs=0.08)
+    assert app.run(root, tmp_path / "x", "--refit-permutations", "9", "--decoder", "ols") == 64

@@ -119,6 +119,12 @@ def add_scores(parser: Parser) -> None:
         "InterFaceGAN does",
     )
     group.add_argument(
+        "--refit-permutations",
+        type=zero_or_more,
+        metavar="N",
+        help="also shuffle training pairs and refit the ridge decoder so often (0)",
+    )
+    group.add_argument(
         "--prior-samples",
         type=one_or_more,
         metavar="N",

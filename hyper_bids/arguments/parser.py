@@ -75,6 +75,11 @@ def parse(argv: list[str], prog: str = "hyper_bids") -> tuple[Settings, dict[str
     settings = with_values(with_values(Settings(), stated), given)
     if settings.voxels.mask_labels and settings.voxels.decoder_mask is None:
         raise UsageError("--mask-labels needs a label image: give it as --decoder-mask FILE.")
+    if settings.decoder.refit_permutations and settings.decoder.decoder != "ridge":
+        raise UsageError(
+            f"--refit-permutations: shares what refits of ridge have in common; --decoder "
+            f"{settings.decoder.decoder} has no such test. Use --decoder ridge, or leave it out."
+        )
     mask = settings.voxels.decoder_mask
     if mask is not None and not Path(mask).is_file():
         raise UsageError(f"--decoder-mask {mask}: no such file.")

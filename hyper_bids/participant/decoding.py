@@ -15,6 +15,7 @@ from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, UsageError
 from hyper_bids.participant.controls import response_ceilings
+from hyper_bids.participant.refit import FILE, write_refit
 from hyper_bids.participant.targets import LATENTS
 
 LOG = logging.getLogger("hyper_bids")
@@ -76,6 +77,12 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
         "single_stimulus": np.array([stimuli.index(s) for s in trials["stim_id"][test]]),
     }
     np.savez(fragment.internal("prediction.npz"), **result)
+    fragment.internal(FILE).unlink(missing_ok=True)
+    if settings.refit_permutations:
+        told = {"n": settings.refit_permutations, "seed": job["random_seed"], **options}
+        told["device"] = resolve_device(job["device"])
+        fitted = (data[train], latents[train], means)
+        write_refit(fragment.folder / "internal", fitted, result["targets"], trials[train], told)
     index = pd.DataFrame(
         {
             "row": range(len(stimuli)),

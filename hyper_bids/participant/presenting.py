@@ -24,7 +24,8 @@ SUMMARY_COLUMNS = {
     "variant": "Form of the score, or what it is computed on",
     "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
     "of the training latents; mismatched: predictions against other stimuli; chance: by theory; "
-    "random_prior: random latents; model_ceiling: the image model's image of the true latents; "
+    "refit: decoders fitted to shuffled training pairs; random_prior: random latents; "
+    "model_ceiling: the image model's image of the true latents; "
     "noise_ceiling: the best that predictions of this reliability allow; targets: the true latents",
     "value": "Mean over the test stimuli",
     "se": "Standard error over the test stimuli; of correlations by bootstrap",

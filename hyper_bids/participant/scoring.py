@@ -23,6 +23,7 @@ from hyper_bids.participant.decoding import generator_for
 from hyper_bids.participant.features import Network, feature_pairs
 from hyper_bids.participant.methods import HYPER
 from hyper_bids.participant.pairs import Columns, Pairs, chance, columns, image_pairs, latent_pairs
+from hyper_bids.participant.refit import refit_rows
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -114,6 +115,7 @@ def score_method(
         absent = {"metric": "feature_similarity", "control": None}
         rows += [absent | {"variant": form} for form in ("code", "printed")]
     pairs = {key: both for part in parts.values() for key, both in part.items()}
+    rows += refit_rows(decoding / "internal", rows)
     rows += _controls(job, data, pictures, pairs, decoding)
     rows = [{"method": name, **row} for row in rows]
     return presenting.Scored(

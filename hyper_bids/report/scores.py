@@ -14,6 +14,7 @@ CONTROLS = {
     "training_mean": "training mean",
     "mismatched": "mismatched",
     "random_prior": "random latent",
+    "refit": "refitted",
     "chance": "chance",
     "targets": "true latents",
 }

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 _BETAS = (0.5, 0.999)
 # Part of the learning rate that is left in the last epoch.
 _LEAST = 0.1
-# Weight of the discriminator's opinion beside the reconstruction, in the generator's loss. With three
-# times as much, images are sharper and less like the original.
+# Weight of the discriminator's opinion beside the reconstruction, in the generator's loss. With
+# three times as much, images are sharper and less like the original.
 ADVERSARIAL = 0.003
 _AVERAGES = (".norm.mean", ".norm.variance")
 
