@@ -13,6 +13,7 @@ import pytest
 
 from hyper_bids import __version__, cli
 from hyper_bids.arguments import build_parser
+from hyper_bids.cli import COMMANDS
 from hyper_bids.errors import HyperBidsError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ HEAVY = ("torch", "nilearn", "nipype", "pandas", "matplotlib", "numpy", "nibabel
 
 
 @pytest.mark.parametrize(
-    "argv", [["--version"], ["--help"], ["simulate", "--help"], ["demo", "--help"]]
+    "argv", [["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)]
 )
 def test_help_and_version_load_no_heavy_library(argv):
     code = (
