@@ -274,7 +274,7 @@ def test_each_array_has_a_sidecar_with_its_checksum_and_no_pickle(out):
     import hashlib
 
     arrays = [p for p in out.rglob("*") if p.name.endswith((".npy", ".npz", ".nii.gz"))]
-    assert len(arrays) == 2 * 14
+    assert len(arrays) == 2 * 19
     for path in arrays:
         beside = json.loads((path.parent / f"{path.name.split('.')[0]}.json").read_text("utf-8"))
         assert beside["SHA256"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
