@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
 from hyper_bids.converters import Parser, with_hyphens
 from hyper_bids.errors import OutputError
+from hyper_bids.simulation_settings import SIMULATION_PRESETS, SimulationSettings
 
 LOG = logging.getLogger("hyper_bids")
 

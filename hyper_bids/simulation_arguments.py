@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 
-from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
 from hyper_bids.converters import (
     Parser,
     fraction,
@@ -14,6 +13,7 @@ from hyper_bids.converters import (
     with_hyphens,
     zero_or_more,
 )
+from hyper_bids.simulation_settings import SIMULATION_PRESETS, SimulationSettings
 
 LOG = logging.getLogger("hyper_bids")
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from hyper_bids import cli
-from hyper_bids.config import SimulationSettings
+from hyper_bids.simulation_settings import SimulationSettings
 
 # Latents only, few voxels: a participant takes two seconds.
 SMALL = SimulationSettings(

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hyper_bids.config import SIMULATION_PRESETS, SimulationSettings
 from hyper_bids.errors import InputError, OutputError, UsageError
 from hyper_bids.simulate import brain, recording, signal
 from hyper_bids.simulate.dataset import simulate
@@ -19,6 +18,7 @@ from hyper_bids.simulate.design import check, make_design, n_volumes, trial_onse
 from hyper_bids.simulate.head import head_positions, moved
 from hyper_bids.simulate.shared import RHYTHMS, shared_courses, shared_loadings
 from hyper_bids.simulation_arguments import parse_simulation
+from hyper_bids.simulation_settings import SIMULATION_PRESETS, SimulationSettings
 
 TINY = SimulationSettings(
     n_train_runs=2,

@@ -12,28 +12,7 @@ from hyper_bids.converters import (
 def add_selection(parser: Parser) -> None:
     """Add the flags that say what is read."""
     group = parser.add_argument_group("what is read")
-    for flag, alias, prefix, dest in (
-        ("--participant-label", (), "sub", "participant_label"),
-        ("--session-label", ("--session-id",), "ses", "session_label"),
-        ("--task-id", ("-t",), "task", "task_id"),
-        ("--run-id", (), "run", "run_id"),
-        ("--test-run-id", (), "run", "test_run_id"),
-    ):
-        text = (
-            "runs whose trials test (where the events do not say)"
-            if dest == "test_run_id"
-            else f"labels, with or without {prefix}-"
-        )
-        group.add_argument(
-            flag,
-            *alias,
-            dest=dest,
-            nargs="+",
-            action=Extend,
-            metavar="LABEL",
-            type=labels(prefix, flag),
-            help=text,
-        )
+    _add_labels(group)
     group.add_argument(
         "--test-repeated",
         action="store_true",
@@ -71,3 +50,28 @@ def add_selection(parser: Parser) -> None:
         action="store_true",
         help="do not run the BIDS validator, where one is installed",
     )
+
+
+def _add_labels(group) -> None:
+    for flag, alias, prefix, dest in (
+        ("--participant-label", (), "sub", "participant_label"),
+        ("--session-label", ("--session-id",), "ses", "session_label"),
+        ("--task-id", ("-t",), "task", "task_id"),
+        ("--run-id", (), "run", "run_id"),
+        ("--test-run-id", (), "run", "test_run_id"),
+    ):
+        text = (
+            "runs whose trials test (where the events do not say)"
+            if dest == "test_run_id"
+            else f"labels, with or without {prefix}-"
+        )
+        group.add_argument(
+            flag,
+            *alias,
+            dest=dest,
+            nargs="+",
+            action=Extend,
+            metavar="LABEL",
+            type=labels(prefix, flag),
+            help=text,
+        )

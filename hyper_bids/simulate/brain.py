@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyper_bids.config import SimulationSettings
 from hyper_bids.errors import UsageError
+from hyper_bids.simulation_settings import SimulationSettings
 
 BASELINE = 1000.0  # mean signal in the brain
 BASELINE_SD = 0.1  # of the baseline, over voxels, as a fraction; limited to two sd

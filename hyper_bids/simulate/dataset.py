@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hyper_bids import __version__
-from hyper_bids.config import SimulationSettings
 from hyper_bids.errors import OutputError, UsageError
 from hyper_bids.simulate.brain import brain_mask, coding_mask
 from hyper_bids.simulate.design import check, n_stimuli, n_train_stimuli
@@ -27,6 +26,7 @@ from hyper_bids.simulate.recording import (
     write_participant,
     write_tsv,
 )
+from hyper_bids.simulation_settings import SimulationSettings
 
 if TYPE_CHECKING:
     from hyper_bids.generators.protocol import ImageGenerator

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyper_bids.config import SimulationSettings
 from hyper_bids.errors import UsageError
+from hyper_bids.simulation_settings import SimulationSettings
 
 LEAD_IN = 6.0  # s before the first stimulus
 LEAD_OUT = 12.0  # s after the end of the last trial

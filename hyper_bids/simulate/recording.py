@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids import __version__
-from hyper_bids.config import SimulationSettings, to_dict
+from hyper_bids.config import to_dict
 from hyper_bids.simulate import signal
 from hyper_bids.simulate.brain import CODE_SD, Brain, make_brain
 from hyper_bids.simulate.design import Design, make_design
 from hyper_bids.simulate.head import head_positions, moved
 from hyper_bids.simulate.shared import shared_courses, shared_loadings
+from hyper_bids.simulation_settings import SimulationSettings
 
 TASK = "faces"
 SPACE = "MNI152NLin2009cAsym"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyper_bids.config import SimulationSettings
 from hyper_bids.simulate.brain import AIR_SD, CODE_SD, DISPERSION, TIME_TO_PEAK, Brain
 from hyper_bids.simulate.design import Design
+from hyper_bids.simulation_settings import SimulationSettings
 
 UNDERSHOOT = (6.0, 0.9, 0.48)  # delay after the main lobe (s), dispersion (s), share
 HRF_LENGTH = 32.0  # s
