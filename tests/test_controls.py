@@ -53,7 +53,7 @@ def test_ceilings_of_images_are_those_of_the_model_s_own_images(rng):
     targets = rng.standard_normal((6, 5))
     data = data_of(rng, targets, targets, rng.standard_normal((50, 5)))
     pairs = image_pairs(pictures, 1)
-    rows = controls.ceiling_rows(data, pictures, pairs, {})
+    rows = controls.ceiling_rows(data, pictures, pairs, {}, rng)
     for metric, variant in (
         ("structural_similarity", "reference"),
         ("luminance_correlation", "n/a"),
@@ -73,7 +73,8 @@ def test_reliability_and_noise_ceiling_find_the_planted_noise(rng):
     single = truth[stimulus] + rng.standard_normal((160, 30))
     data = data_of(rng, single.reshape(40, 4, 30).mean(1), truth, rng.standard_normal((90, 30)))
     data |= {"single_predicted": single, "single_stimulus": stimulus}
-    rows = controls.ceiling_rows(data, None, {}, controls.response_ceilings(single, list(stimulus)))
+    found = controls.response_ceilings(single, stimulus, rng)
+    rows = controls.ceiling_rows(data, None, {}, found, rng)
     # The mean of four has signal 1 and noise 1/4; one trial against three, 1 / sqrt(2 * 4/3).
     expected = {
         ("response_reliability", "split-half", None): 0.8,
@@ -83,7 +84,7 @@ def test_reliability_and_noise_ceiling_find_the_planted_noise(rng):
     }
     for (metric, variant, control), value in expected.items():
         assert by_control(rows, metric, variant)[control]["value"] == pytest.approx(value, abs=0.03)
-    assert controls.response_ceilings(truth, list(range(40))) == {}
+    assert controls.response_ceilings(truth, np.arange(40), rng) == {}
 
 
 def test_collapse_is_seen(rng):

@@ -95,7 +95,9 @@ def prior_rows(
     return rows
 
 
-def ceiling_rows(data: dict, pictures: dict | None, pairs: Pairs, ceilings: dict) -> list[dict]:
+def ceiling_rows(
+    data: dict, pictures: dict | None, pairs: Pairs, ceilings: dict, rng: np.random.Generator
+) -> list[dict]:
     """Return the rows of the ceilings: the image model's own, and that of the responses' noise.
 
     Parameters
@@ -104,7 +106,10 @@ def ceiling_rows(data: dict, pictures: dict | None, pairs: Pairs, ceilings: dict
         As for :func:`prior_rows`; ``pictures["model_ceiling"]`` has the images that the image model
         makes of the true latents.
     ceilings : dict
-        Mean over the decoder's voxels: ``split_half``, ``leave_one_out``; empty without repeats.
+        Mean over the decoder's voxels: ``split_half``, ``leave_one_out``; empty without repeats,
+        and of all methods but the first.
+    rng : numpy.random.Generator
+        For halves of the repeats.
 
     Returns
     -------
@@ -123,7 +128,7 @@ def ceiling_rows(data: dict, pictures: dict | None, pairs: Pairs, ceilings: dict
             rows.append(_row("response_reliability", variant, ceilings[key], n))
     single, stimulus = data["single_predicted"], data["single_stimulus"]
     if len(single) > len(data["predicted"]):
-        found = stats.split_half(single, stimulus, np.random.default_rng(0), _N_SPLITS)
+        found = stats.split_half(single, stimulus, rng, _N_SPLITS)
         if np.isfinite(found.reliability).any():
             rows.append(_row("prediction_reliability", "split-half", _mean(found.reliability), n))
             ceiling = {"control": "noise_ceiling", "value": _mean(found.ceiling), "n": n}
@@ -155,15 +160,18 @@ def collapse_rows(data: dict) -> list[dict]:
     return rows
 
 
-def response_ceilings(test: np.ndarray, stimulus: list) -> dict[str, float]:
+def response_ceilings(
+    test: np.ndarray, stimulus: np.ndarray, rng: np.random.Generator
+) -> dict[str, float]:
     """Return how well the decoder's voxels respond alike to repeats of the test stimuli.
 
     Parameters
     ----------
     test : array of shape (n_trials, n_voxels)
         Responses of the test trials, in order of presentation.
-    stimulus : list
-        The stimulus of each trial.
+    stimulus : int array of shape (n_trials,)
+    rng : numpy.random.Generator
+        For halves of the repeats.
 
     Returns
     -------
@@ -171,12 +179,10 @@ def response_ceilings(test: np.ndarray, stimulus: list) -> dict[str, float]:
         ``split_half`` (of the mean over repeats, by Spearman and Brown) and ``leave_one_out``,
         means over voxels; empty without repeats.
     """
-    _, number = np.unique(np.asarray(stimulus, str), return_inverse=True)
-    counts = np.bincount(number)
-    if (counts >= 2).sum() < 3:
+    if (np.bincount(stimulus) >= 2).sum() < 3:
         return {}
-    found = stats.split_half(test, number, np.random.default_rng(0), _N_SPLITS)
-    single = stats.leave_one_repeat_out(test, number)
+    found = stats.split_half(test, stimulus, rng, _N_SPLITS)
+    single = stats.leave_one_repeat_out(test, stimulus)
     return {"split_half": _mean(found.reliability), "leave_one_out": _mean(single)}
 
 

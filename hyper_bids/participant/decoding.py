@@ -6,6 +6,7 @@ import json
 import logging
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from hyper_bids.errors import InputError, UsageError
 from hyper_bids.participant.controls import response_ceilings
 from hyper_bids.participant.refit import FILE, write_refit
 from hyper_bids.participant.targets import LATENTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -67,40 +71,29 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
     options = solver_options(settings, trials, rng, job)
     decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
-    means, stimuli, counts = averaged_stimuli(data[test], trials["stim_id"][test].tolist())
-    first = [int(np.flatnonzero(test & (trials["stim_id"] == s).to_numpy())[0]) for s in stimuli]
+    report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
+    means, index, single = averaged_stimuli(data[test], trials[test])
+    true = latents[test][[int(np.argmax(single == k)) for k in range(len(index))]]
     result = {
         "predicted": decode.predict(decoder, means),
-        "targets": latents[first],
+        "targets": true,
         "training_latents": latents[train],
         "single_predicted": decode.predict(decoder, data[test]),
-        "single_stimulus": np.array([stimuli.index(s) for s in trials["stim_id"][test]]),
+        "single_stimulus": single,
     }
     np.savez(fragment.internal("prediction.npz"), **result)
-    fragment.internal(FILE).unlink(missing_ok=True)
-    if settings.refit_permutations:
-        told = {"n": settings.refit_permutations, "seed": job["random_seed"], **options}
-        told["device"] = resolve_device(job["device"])
-        fitted = (data[train], latents[train], means)
-        write_refit(fragment.folder / "internal", fitted, result["targets"], trials[train], told)
-    index = pd.DataFrame(
-        {
-            "row": range(len(stimuli)),
-            "stim_id": stimuli,
-            "stim_file": trials["stim_file"].to_numpy()[first],
-            "n_presentations": counts,
-        }
-    )
-    fragment.internal("test_stimuli.json").write_text(
-        json.dumps(index.to_dict("list")), encoding="utf-8"
-    )
+    told = {"n": settings.refit_permutations, "seed": job["random_seed"], "device": job["device"]}
+    fitted = (data[train], latents[train], means)
+    write_refit(fragment.internal(FILE), fitted, true, trials[train], told | options)
     if job["writes_maps"]:
         _write_maps(fragment.of_all_methods(), responses, chosen, z)
+        # Of the responses, which all methods share.
+        rng = generator_for(job["random_seed"], job["entities"]["subject"], "ceilings")
+        report["ceilings"] = response_ceilings(data[test], single, rng)
     _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
-    report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
-    report["ceilings"] = response_ceilings(data[test], trials["stim_id"][test].tolist())
-    fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
+    for name, content in (("test_stimuli", index.to_dict("list")), ("decoder", report)):
+        fragment.internal(f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     LOG.info(
         "sub-%s: %s decoder of %d latents from %d voxels and %d training trials",
         job["entities"]["subject"], decoder.name, latents.shape[1], len(chosen), train.sum(),
@@ -108,12 +101,34 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     return fragment.close()
 
 
-def averaged_stimuli(data: np.ndarray, shown: list) -> tuple[np.ndarray, list, np.ndarray]:
-    """Return each stimulus' mean response, the stimuli by name, and how often each was shown."""
-    means, stimuli, counts = voxels.average_repeats(data, shown)
-    # By name: each participant saw them in another order.
+def averaged_stimuli(data: np.ndarray, trials) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """Return the test stimuli's mean responses, their table, and the stimulus of each trial.
+
+    Stimuli stand in the order of their names, since each participant saw them in another.
+
+    Parameters
+    ----------
+    data : array of shape (n_trials, n_voxels)
+        Responses of the test trials.
+    trials : DataFrame
+        Of the same trials: stim_id, stim_file.
+    """
+    import pandas as pd
+
+    means, stimuli, counts = voxels.average_repeats(data, trials["stim_id"].tolist())
     order = sorted(range(len(stimuli)), key=lambda k: stimuli[k])
-    return means[order], [stimuli[k] for k in order], counts[order]
+    names = [stimuli[k] for k in order]
+    of_trial = np.array([names.index(s) for s in trials["stim_id"]])
+    first = [int(np.argmax(of_trial == k)) for k in range(len(names))]
+    index = pd.DataFrame(
+        {
+            "row": range(len(names)),
+            "stim_id": names,
+            "stim_file": trials["stim_file"].to_numpy()[first],
+            "n_presentations": counts[order],
+        }
+    )
+    return means[order], index, of_trial
 
 
 def choose_voxels(responses: Path, settings) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
         ``images`` (settings, the image model resolved; None: the one that ``targets`` fitted),
         ``compared_at`` (height and width at which images are compared), ``latents`` (file with the
         known latents of each trial), ``known_generator``, ``stimuli_folder``, ``trials``
-        (stim_id), ``device``, ``memory_mb``, ``entities``, ``provenance``.
+        (stim_id), ``random_seed``, ``device``, ``memory_mb``, ``entities``, ``provenance``.
     folder, decoding, targets : path
         Where this stage writes, where the decoder's stage wrote and, of a method that decodes
         encoded stimuli, where they were encoded.
@@ -52,36 +52,30 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
     at_once = batches.choose_batch(generator, settings.batch_size, job.get("memory_mb"))
     data = np.load(decoding / "internal" / "prediction.npz")
     index = json.loads((decoding / "internal" / "test_stimuli.json").read_text(encoding="utf-8"))
+    training = data["training_latents"]
     # Only latents that were drawn have a prior's shell.
     norm = settings.latent_norm if generator.latent_space == "z" else "none"
-
-    def plain(latents: np.ndarray) -> np.ndarray:
-        return checkpoints.generate_batches(generator, latents, at_once, job["progress"])
-
-    def painted(latents: np.ndarray) -> np.ndarray:
-        if norm == "prior" and not generator.normalises:
-            latents = protocol.on_prior_shell(latents, data["training_latents"])
-        return plain(latents)
-
-    images = painted(data["predicted"])
-    mean = painted(data["training_latents"].mean(axis=0, keepdims=True))
+    latents = {
+        "reconstructions": data["predicted"], "training_mean": training.mean(0, keepdims=True),
+        "model_ceiling": data["targets"], "prior": _random(job, training),
+    }  # fmt: skip
+    if norm == "prior" and not generator.normalises:
+        for name in ("reconstructions", "training_mean"):
+            latents[name] = protocol.on_prior_shell(latents[name], training)
+    made = {
+        name: checkpoints.generate_batches(generator, rows, at_once, job["progress"])
+        for name, rows in latents.items()
+    }
     size = tuple(job["compared_at"])
     stimuli, source = _shown(job, index, size, generator.frame)
-    np.savez(
-        fragment.internal("images.npz"),
-        reconstructions=_resized(images, size),
-        stimuli=stimuli,
-        training_mean=_resized(mean, size),
-        model_ceiling=_resized(plain(data["targets"]), size),
-        prior=_resized(plain(_random(job, data["training_latents"])), size),
-    )
+    compared = {name: _resized(images, size) for name, images in made.items()}
+    np.savez(fragment.internal("images.npz"), stimuli=stimuli, **compared)
+    images = made["reconstructions"]
     about = {"LatentNorm": norm, "ShownImages": source, "BatchSize": at_once}
     _write_images(fragment, images, generator, about)
     fragment.table("reconstructions_index", pd.DataFrame(index), INDEX_COLUMNS)
-    figures.save(
-        figures.reconstruction_grid(stimuli, _resized(images, size), index["stim_id"]),
-        fragment.figure("recon"),
-    )
+    grid = figures.reconstruction_grid(stimuli, compared["reconstructions"], index["stim_id"])
+    figures.save(grid, fragment.figure("recon"))
     if settings.write_images:
         write_pngs(fragment, images, stimuli, index["stim_id"])
     LOG.info(

@@ -28,7 +28,6 @@ RUN_ENTITIES = ("session", "task", "acquisition", "direction", "run")
 
 # Kinds of stage of which each method has its own.
 OWN = ("targets", "decoding", "images")
-KINDS = ("motion", "responses", "targets", "decoding", "images", "maps", "scores")
 
 
 def stage_jobs(plan: Plan, settings: Settings, store: Path) -> dict[str, dict]:
@@ -144,13 +143,13 @@ def _maps_job(plan: Plan, settings: Settings) -> dict:
         **common,
         "voxels": {**to_dict(settings.voxels), "decoder_mask": _mask(settings)},
         "random_seed": seed,
-        "trials": _columns(plan.trials.trials, ("run_index", "stim_id", "split")),
+        "trials": _columns(plan.trials.trials, ("run_index", "stim_id", "stim_file", "split")),
         **regions_job(settings.maps),
     }
 
 
 def kind_of(stage: str) -> str:
-    """Return the kind of a stage, which is one of :data:`KINDS`."""
+    """Return the kind of a stage: its name without the method."""
     return stage.partition("_")[0]
 
 

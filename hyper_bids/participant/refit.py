@@ -10,6 +10,7 @@ import numpy as np
 
 from hyper_bids import metrics, stats
 from hyper_bids.decode.permutations import Refit, refit_null
+from hyper_bids.device import resolve_device
 from hyper_bids.participant.pairs import LATENT_FORMS, similarity
 
 FILE = "refit.json"
@@ -23,7 +24,7 @@ FORMS = {
 
 
 def write_refit(
-    folder: Path,
+    path: Path,
     data: tuple[np.ndarray, np.ndarray, np.ndarray],
     targets: np.ndarray,
     trials,
@@ -33,8 +34,8 @@ def write_refit(
 
     Parameters
     ----------
-    folder : path
-        Where internal files go.
+    path : path
+        The file; with no permutations, what stood there is removed.
     data : (n_train, n_voxels), (n_train, n_latents), (n_stimuli, n_voxels) arrays
         Training responses, their latents, and the test stimuli's mean responses.
     targets : array of shape (n_stimuli, n_latents)
@@ -44,6 +45,9 @@ def write_refit(
     options : dict
         ``n`` (permutations), ``seed``, ``folds``, ``device``.
     """
+    path.unlink(missing_ok=True)
+    if not options["n"]:
+        return
     betas, latents, means = data
     targets = targets.astype(float)
     shown = trials["stim_id"].to_numpy(str)
@@ -51,7 +55,7 @@ def write_refit(
     _, stimulus = np.unique(shown, return_inverse=True)
     repeated = len(np.unique(stimulus)) < len(stimulus)
     kinds = {"stimulus": stimulus} if repeated else {"within": trials["run_index"].to_numpy()}
-    refit = Refit(folds=options["folds"], device=options["device"], **kinds)
+    refit = Refit(folds=options["folds"], device=resolve_device(options["device"]), **kinds)
 
     def scores(predicted: np.ndarray) -> np.ndarray:
         found = predicted.astype(float)
@@ -60,7 +64,7 @@ def write_refit(
     rng = np.random.default_rng([options["seed"], zlib.crc32(b"refit")])
     null = refit_null(betas, latents, means, scores, rng, options["n"], refit)
     said = {"scores": [list(key) for key in FORMS], "null": null.scores.T.tolist()}
-    (folder / FILE).write_text(json.dumps(said), encoding="utf-8")
+    path.write_text(json.dumps(said), encoding="utf-8")
 
 
 def refit_rows(folder: Path, rows: list[dict]) -> list[dict]:

@@ -143,7 +143,7 @@ def _controls(job: dict, data: dict, pictures: dict | None, pairs: Pairs, decodi
     report = json.loads((decoding / "internal" / "decoder.json").read_text(encoding="utf-8"))
     return [
         *controls.prior_rows(data, pictures, pairs, job["scores"]["prior_samples"], rng),
-        *controls.ceiling_rows(data, pictures, pairs, report["ceilings"]),
+        *controls.ceiling_rows(data, pictures, pairs, report.get("ceilings", {}), rng),
         *controls.collapse_rows(data),
     ]
 
