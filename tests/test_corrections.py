@@ -68,6 +68,34 @@ def test_constant_and_undefined_scores_have_no_part_in_the_largest_statistic(rng
     assert (stats.max_statistic(np.ones(2), np.ones((2, 9))) == 1).all()
 
 
+@pytest.mark.parametrize("sizes", [(5,), (2, 1, 4), (1,) * 6])
+def test_p_corrected_in_parts_is_that_of_one_array_with_all_tests(rng, sizes):
+    parts = []
+    for size in sizes:
+        nulls = rng.normal(size=(size, 300)) * rng.uniform(0.1, 10, (size, 1)) + 3
+        parts.append((nulls.mean(axis=1) + rng.uniform(0, 3, size) * nulls.std(axis=1), nulls))
+    parts[0][1][0, 7] = np.nan
+    parts[-1][1][-1] = parts[-1][0][-1]  # the same however stimuli are shuffled
+    found = stats.max_statistic_of_parts(iter(parts))
+    together = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    expected = stats.max_statistic(*together)
+    np.testing.assert_allclose(np.concatenate(found), expected)
+    assert np.isnan(found[0][0])
+    assert found[-1][-1] == 1
+
+
+def test_p_corrected_where_no_score_varies_is_one():
+    parts = [(np.full(2, 0.5), np.full((2, 9), 0.5))] * 2
+    assert np.array_equal(stats.max_statistic_of_parts(parts), np.ones((2, 2)))
+    assert stats.max_statistic_of_parts([]) == []
+
+
+def test_different_numbers_of_permutations_cannot_be_corrected_together(rng):
+    parts = [(np.zeros(1), rng.normal(size=(1, n))) for n in (20, 30)]
+    with pytest.raises(ValueError, match="30 permutations beside 20"):
+        stats.max_statistic_of_parts(parts)
+
+
 def test_false_discovery_equals_scipy(rng):
     p = np.concatenate([rng.uniform(0, 0.01, 30), rng.uniform(size=70), [0.5, 0.5, 1.0]])
     rng.shuffle(p)

@@ -20,6 +20,7 @@ from group_results import (
     write_scores,
 )
 
+from hyper_bids import figures
 from hyper_bids.bids.outputs import output_path
 from hyper_bids.errors import InputError, UsageError
 
@@ -154,7 +155,7 @@ def test_the_mean_of_one_participant_is_its_value(out, rng):
     assert set(read(out, "group_stats")["n_participants"]) == {1}
     for key in KEYS:
         assert stat(out, key)["mean"] == pytest.approx(found["07"][key]["value"], rel=1e-5)
-    assert "nothing is said of others" in page(out)
+    assert "that participant's, and say nothing of others" in page(out).replace("&#39;", "'")
 
 
 def test_a_score_that_only_some_have_is_of_those_alone(out, rng):
@@ -249,6 +250,23 @@ def test_a_group_with_any_simulated_participant_is_called_simulated(out, rng, si
     run(out)
     assert provenance(out)["Simulated"] == any(simulated)
     assert ("Simulated data." in page(out)) == any(simulated)
+
+
+def test_figures_have_each_participants_score_beside_that_of_mismatched_pairs(
+    out, rng, monkeypatch
+):
+    found = make_group(out, rng, ("01", "02"))
+    drawn = []
+    monkeypatch.setattr(figures, "group_scores", lambda table, label: drawn.append(table))
+    monkeypatch.setattr(figures, "save", lambda figure, stream: stream.write(b"figure"))
+    run(out, draw=True)
+    order = ("two_way_identification", "latent_correlation", "structural_similarity")
+    for metric, table in zip(order, drawn, strict=True):
+        key = next(key for key in KEYS if key[0] == metric)
+        for row in table.to_dict("records"):
+            scores = found[row["participant"]][key]
+            assert row["value"] == pytest.approx(scores["value"], rel=1e-5)
+            assert row["control"] == pytest.approx(scores["controls"]["mismatched"], rel=1e-5)
 
 
 def test_the_page_shows_each_participant_each_mean_and_figures_that_are_there(out, rng):
@@ -423,6 +441,7 @@ def with_a_stimulus_twice(path):
 
 DAMAGES = {
     "an empty table": lambda path: path.write_text(""),
+    "a table without rows": lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"),
     "bytes that are no text": lambda path: path.write_bytes(b"\xff\xfe\x00"),
     "rows of unequal length": lambda path: path.write_text("a\tb\n1\t2\n1\t2\t3\n"),
     "no column of variants": without_column("variant"),

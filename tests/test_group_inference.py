@@ -90,6 +90,15 @@ def test_stimuli_that_some_did_not_see_count_for_those_who_did(rng):
     assert found.se == pytest.approx(np.std(draws) * np.sqrt(12 / 11), rel=0.06)
 
 
+def test_who_saw_no_stimulus_of_a_resample_has_no_part_in_it(rng):
+    values = 5 + crossed(rng, (2, 4), stimulus=0.1)
+    values[0, 1:] = np.nan
+    found = stats.group_interval(values, rng, n=20_000)
+    own = [values[:, rng.integers(0, 4, 4)] for _ in range(4000)]
+    draws = [np.mean([np.nanmean(row) for row in x if np.isfinite(row).any()]) for x in own]
+    assert found.se == pytest.approx(np.std(draws) * np.sqrt(4 / 3), rel=0.1)
+
+
 def test_interval_does_not_depend_on_how_much_is_held(rng, monkeypatch):
     values = crossed(rng, (7, 11), 0.1)
     whole = stats.group_interval(values, np.random.default_rng(2), n=4000)

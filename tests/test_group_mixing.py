@@ -5,6 +5,7 @@ import json
 import pytest
 from group_results import KEYS, page, planted, read, run, stat, write_scores
 
+from hyper_bids.bids.outputs import output_path
 from hyper_bids.errors import InputError
 from hyper_bids.group.mixing import differences, settings_of
 
@@ -79,16 +80,22 @@ def test_those_of_one_choice_can_be_averaged_by_themselves(out, rng):
     assert "different settings" not in page(out)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"voxels__decoder_mask": "/data/sub-02_v1.nii.gz"}, {"decoder__batch_size": "3"}],
-    ids=["nothing", "a mask of its own", "what changes no number"],
+NO_NUMBERS = (
+    "batch_size",
+    "write_images",
+    "generator",
+    "feature_networks",
+    "attribute_boundaries",
 )
-def test_results_that_do_not_differ_are_averaged(out, rng, changes):
-    own = {"voxels__decoder_mask": "/data/sub-01_v1.nii.gz"} if "voxels__decoder_mask" in changes \
-        else {}  # fmt: skip
-    write_scores(out, "01", planted(rng), **said(**own))
-    write_scores(out, "02", planted(rng), **said(**changes))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["voxels__decoder_mask", *(f"decoder__{name}" for name in NO_NUMBERS)],
+)
+def test_a_mask_of_its_own_and_what_changes_no_number_are_no_difference(out, rng, name):
+    for label in ("01", "02"):
+        write_scores(out, label, planted(rng), **said(**{name: f"of sub-{label}"}))
     run(out)
     assert stat(out, KEYS[0])["n_participants"] == 2
 
@@ -103,8 +110,6 @@ def test_what_a_participants_files_do_not_tell_is_no_difference(out, rng):
 
 
 def test_decoders_of_other_methods_count_too(out, rng):
-    from hyper_bids.bids.outputs import output_path
-
     for label in ("01", "02"):
         write_scores(out, label, planted(rng), others={"eigenface": planted(rng)}, **said())
         entities = {"subject": label, "task": "faces", "method": "eigenface"}
@@ -112,6 +117,20 @@ def test_decoders_of_other_methods_count_too(out, rng):
         content = said(decoder__cv="loo" if label == "01" else "5")["decoder"]
         path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"cv \(decoder\): loo \(sub-01\), 5 \(sub-02\)"):
+        run(out)
+
+
+@pytest.mark.parametrize("method", ["hyper", "vaegan"])
+def test_image_models_are_read_from_beside_the_scores_of_images(out, rng, method):
+    for label in ("01", "02"):
+        write_scores(out, label, planted(rng), others={"vaegan": planted(rng)}, **said())
+        entities = {"subject": label, "task": "faces"}
+        entities |= {"method": method} if method != "hyper" else {}
+        path = out / output_path("reconstructions", entities)
+        path = path.with_name(f"{path.name.split('.')[0]}.json")
+        content = {"Generator": "m.pt", "GeneratorChecksum": label * 32}
+        path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"image model.*: m.pt 01010101 \(sub-01\), m.pt 0202"):
         run(out)
 
 

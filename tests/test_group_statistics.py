@@ -21,7 +21,7 @@ from scipy import stats as reference
 
 from hyper_bids import stats
 from hyper_bids.group.members import Member, Nulls
-from hyper_bids.group.nulls import corrected, mean_nulls
+from hyper_bids.group.nulls import family, mean_nulls
 from hyper_bids.group.tables import lined_up
 
 SSIM = KEYS[2]
@@ -88,30 +88,22 @@ def test_p_of_the_mean_would_not_be_uniform_if_each_participant_were_shuffled_al
     assert reference.kstest(p, "uniform").pvalue < 1e-3
 
 
-@pytest.mark.parametrize("sizes", [(5,), (2, 1, 4), (1,) * 6])
-def test_p_corrected_in_parts_is_that_of_one_array_with_all_tests(rng, sizes):
-    parts = []
-    for size in sizes:
-        nulls = rng.normal(size=(size, 300)) * rng.uniform(0.1, 10, (size, 1)) + 3
-        parts.append((nulls.mean(axis=1) + rng.uniform(0, 3, size) * nulls.std(axis=1), nulls))
-    parts[0][1][0, 7] = np.nan
-    parts[-1][1][-1] = parts[-1][0][-1]  # the same however stimuli are shuffled
-    found = corrected(iter(parts))
-    together = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    expected = stats.max_statistic(*together, 1e-5)
-    np.testing.assert_allclose(np.concatenate(found), expected)
-    assert np.isnan(found[0][0])
-    assert found[-1][-1] == 1
+def test_only_participants_with_one_seed_share_permutations(tmp_path, rng):
+    nulls = rng.normal(size=(1, 9))
+    members = [
+        member(tmp_path, name, [0.5], nulls, seed)
+        for name, seed in zip("abc", (1, 2, 2), strict=True)
+    ]
+    assert [m.participant for m in family(members)] == ["b", "c"]
 
 
-def test_p_corrected_where_no_score_varies_is_one():
-    assert corrected([(np.full(2, 0.5), np.full((2, 9), 0.5))])[0].tolist() == [1, 1]
-
-
-def test_different_numbers_of_permutations_cannot_be_corrected_together(rng):
-    parts = [(np.zeros(1), rng.normal(size=(1, n))) for n in (20, 30)]
-    with pytest.raises(ValueError, match="30 permutations beside 20"):
-        corrected(parts)
+def test_a_mean_has_no_null_where_a_participant_with_a_value_has_none(tmp_path, rng):
+    one, two = (member(tmp_path, name, [0.5, 0.6], rng.normal(size=(2, 9))) for name in "ab")
+    first, second = one.values
+    del two.nulls.rows[second]
+    found = mean_nulls([one, two], [first, second])
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()
 
 
 def test_p_of_all_scores_and_participants_is_corrected_by_the_largest_of_all(out, rng):
@@ -378,6 +370,13 @@ def test_what_describes_predictions_has_a_mean_but_no_p_and_a_place_of_its_own(o
     before, after = page(out).split('<section id="diagnostics">')
     assert "Effective dimension" not in before
     assert "Effective dimension" in after.split("</section>")[0]
+
+
+def test_a_score_that_nobody_has_is_called_not_computed_among_the_scores(out, rng):
+    write_scores(out, "01", planted(rng), absent=[("feature_similarity", "code")])
+    run(out)
+    section = page(out).split('<section id="stats">')[1].split("</section>")[0]
+    assert "Not computed: feature similarity." in section
 
 
 def test_scores_that_do_not_depend_on_the_pairing_have_p_of_one_alone_and_corrected(out, rng):

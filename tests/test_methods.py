@@ -180,7 +180,7 @@ def test_a_baseline_alone_needs_no_generator_and_two_participants_run_side_by_si
     assert app.run(root, tmp_path / "out", level="group") == 0
     table = pd.read_csv(tmp_path / "out" / "group_stats.tsv", sep="\t", na_values="n/a")
     assert set(table["method"]) == {"eigenface"}
-    main = table[(table["metric"] == "structural_similarity") & (table["control"] == "n/a")]
+    main = table[(table["metric"] == "structural_similarity") & table["control"].isna()]
     assert not list((tmp_path / "out").rglob("*_desc-predicted_latents.npy"))
     assert len(list((tmp_path / "out").rglob("*_desc-decoder_mask.nii.gz"))) == 2
     assert main["n_participants"].tolist() == [2, 2]

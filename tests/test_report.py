@@ -666,6 +666,13 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
         ("maps__no_maps", True, None, {}),
         ("maps__atlas", "/data/areas.nii.gz", "by the regions of areas.nii.gz", {}),
         ("scores__n_permutations", 555, "555 random pairings", {}),
+        ("scores__prior_samples", 77, "77 random latents", {}),
+        (
+            "decoder__refit_permutations",
+            300,
+            "fitted again, with its penalty chosen again, to 300",
+            {},
+        ),
     ],
 )
 def test_the_methods_tell_each_setting_that_changes(name, value, only_then, fixed):

@@ -187,6 +187,8 @@ def _scores_table(path: Path):
     lacking = [name for name in (*KEY, "control", *NUMBERS) if name not in table.columns]
     if lacking:
         raise ValueError(f"it has no column {listing(lacking)}")
+    if not len(table):
+        raise ValueError("it has no rows")
     for name in NUMBERS:
         table[name] = table[name].astype(float)
     for name in ("variant", "control"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,58 +44,6 @@ def mean_nulls(members: Sequence[Member], keys: Sequence[Key]) -> np.ndarray:
             counts[rows] += 1
     total[untested | (counts == 0)] = np.nan
     return total / np.maximum(counts, 1)[:, None]
-
-
-def corrected(
-    tests: Iterable[tuple[np.ndarray, np.ndarray]], tolerance: float = TOLERANCE
-) -> list[np.ndarray]:
-    """Return p values corrected for all tests of all participants at once.
-
-    They are those that :func:`stats.max_statistic` gives of one array with everybody's tests: of a
-    participant, only the largest standardised score of each permutation is kept.
-
-    Parameters
-    ----------
-    tests : iterable of (observed, nulls)
-        Of a participant: arrays of shape (n_tests,) and (n_tests, n_permutations), whose columns
-        are the same permutations in all. Drawn once, one after the other.
-    tolerance : float
-        As in :func:`stats.p_value`.
-
-    Returns
-    -------
-    list of array of shape (n_tests,)
-        (b + 1) / (n + 1); 1 where a score does not depend on the pairing, NaN where a number is
-        NaN.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of permutations differ.
-    """
-    largest: np.ndarray | None = None
-    needed = []
-    for observed, nulls in tests:
-        values = np.concatenate([observed[:, None], nulls], axis=1)
-        size = np.abs(values).max(axis=1)
-        need = np.where(np.isnan(size), np.nan, -np.inf)
-        varies = np.ptp(values, axis=1) > tolerance * size
-        if varies.any():
-            values, size = values[varies], size[varies]
-            mean, sd = values.mean(axis=1), values.std(axis=1)
-            best = ((values[:, 1:] - mean[:, None]) / sd[:, None]).max(axis=0)
-            need[varies] = (values[:, 0] - mean - tolerance * size) / sd
-            if largest is not None and len(best) != len(largest):
-                raise ValueError(f"{len(best)} permutations beside {len(largest)} of others")
-            largest = best if largest is None else np.maximum(largest, best)
-        needed.append(need)
-    ordered = np.sort(largest) if largest is not None else np.zeros(0)
-    found = []
-    for need in needed:
-        # -inf is reached by every permutation: p = 1.
-        reached = len(ordered) - np.searchsorted(ordered, need, "left")
-        found.append(np.where(np.isnan(need), np.nan, (reached + 1) / (len(ordered) + 1)))
-    return found
 
 
 def family(members: Sequence[Member]) -> list[Member]:

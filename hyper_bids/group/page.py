@@ -84,7 +84,8 @@ def _notes(members: Sequence[Member], provenance: dict) -> list[str]:
         )
     if n == 1:
         notes.append(
-            "One participant: means are that participant's, and nothing is said of others."
+            "One participant: means, intervals and p are that participant's, and say nothing of "
+            "others."
         )
     elif n < stats.MIN_PARTICIPANTS:
         notes.append(

@@ -11,7 +11,7 @@ import numpy as np
 
 from hyper_bids import stats
 from hyper_bids.group.members import KEY, Key, Member
-from hyper_bids.group.nulls import TOLERANCE, corrected, family, mean_nulls
+from hyper_bids.group.nulls import TOLERANCE, family, mean_nulls
 
 _METHOD = "hyper decodes the stimuli's known latents, a baseline its encoding of their images"
 
@@ -95,14 +95,11 @@ def group_metrics(members: Sequence[Member]):
     """
     import pandas as pd
 
-    alike = family(members)
-    found = corrected(
-        (np.array([m.values[key] for key in m.tested]), m.nulls.of(m.tested))
-        for m in alike
-        if m.tested
-    )
+    alike = [m for m in family(members) if m.tested]
+    parts = ((np.array([m.values[key] for key in m.tested]), m.nulls.of(m.tested)) for m in alike)
+    found = stats.max_statistic_of_parts(parts, TOLERANCE)
     tables = []
-    p_max = dict(zip([m.participant for m in alike if m.tested], found, strict=True))
+    p_max = dict(zip([m.participant for m in alike], found, strict=True))
     for member in members:
         table = member.table.assign(participant=member.participant, p_max=np.nan)
         if member.participant in p_max:

@@ -15,6 +15,8 @@ PAPER_SIDE, MINDEYE_SIDE = 224, 425
 _CONSTANT = 1e-6
 # Pixels of all images that are held in float64 at a time (32 MiB).
 _BLOCK = 2**22
+# Bytes of resized images that are held at a time, of each of the two sets.
+_HELD_BYTES = 512 * 2**20
 
 
 def resized(images: np.ndarray, side: int | None = None) -> np.ndarray:
@@ -113,9 +115,18 @@ def pixel_correlation(
         0 where an image has one value in all pixels and colours.
     """
     images, targets = _agree(images, targets)
-    if side is not None:
-        images, targets = resized(images, side), resized(targets, side)
-    return _correlation(_flat(images), _flat(targets))
+    if side is None:
+        return _correlation(_flat(images), _flat(targets))
+    # Small images grow many times over: those of 1000 stimuli would take gigabytes.
+    size = resized(images[:1], side).nbytes
+    step = max(1, _HELD_BYTES // size)
+    found = np.empty((len(images), len(targets)))
+    for top in range(0, len(images), step):
+        first = _flat(resized(images[top : top + step], side))
+        for left in range(0, len(targets), step):
+            second = _flat(resized(targets[left : left + step], side))
+            found[top : top + step, left : left + step] = _correlation(first, second)
+    return found
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from hyper_bids.report.citations import verbatim
 
+# Single precision, the usual, goes without saying.
 _PRECISION = {
     "bf16": " The convolutions of a PGGAN were computed in bfloat16.",
     "auto": " The convolutions of a PGGAN were computed in bfloat16 where the machine computes in "

@@ -270,6 +270,7 @@ def _decoder(decoder: dict, facts: dict) -> str:
         return (
             f"Responses were mapped to {latents} by ridge regression [hoerl1970]. One penalty for "
             f"all latents was chosen by {scheme} cross-validation within the training trials."
+            f"{_refits(decoder)}"
         )
     if name == "dense":
         return (
@@ -287,7 +288,16 @@ def _decoder(decoder: dict, facts: dict) -> str:
     return f"Responses were mapped to {latents} by the decoder {name!r}."
 
 
-# Single precision, the usual, goes without saying.
+def _refits(decoder: dict) -> str:
+    n = decoder.get("refit_permutations")
+    if not n:
+        return ""
+    return (
+        f" To test all of the fit, it was fitted again, with its penalty chosen again, to "
+        f"{_count(n, 'shuffling')} of training responses against latents."
+    )
+
+
 def _scores(scores: dict, facts: dict) -> str:
     if not scores:
         return ""
@@ -301,16 +311,19 @@ def _scores(scores: dict, facts: dict) -> str:
         f"Predictions were scored on test trials, none of which the decoder was fitted on. {shared}"
         "Two-way identification is the share of the other test stimuli that are less similar to "
         "the prediction than the stimulus shown, by correlation of the latents (ties count one "
-        "half; chance is 0.5). Images were compared by structural similarity [wang2004]. "
+        "half; chance is 0.5). Images were compared by structural similarity [wang2004], and by "
+        "the correlation of their luminance and of all their pixels. "
         f"{networks_text([verbatim(label) for label in facts.get('networks') or ()])}"
         f"{attributes_text(facts.get('attributes'), scores.get('attribute_scores', 'raw'))}"
         "The paper's similarities are given both as its text prints them and as its code computes "
         "them, since these differ. An image model makes convincing images of any latents, so that "
         "each score stands beside controls [shirakawa2024]: the prediction of the mean training "
-        "latent, and "
-        "predictions compared with stimuli that were not shown. p values are from "
+        "latent, predictions compared with stimuli that were not shown, and "
+        f"{_count(scores.get('prior_samples', 0), 'random latent')}, the paper's test, which a "
+        "constant prediction passes. p values are from "
         f"{scores.get('n_permutations', 0):,} random pairings of predictions and stimuli, as "
-        "(b + 1) / (n + 1) [phipson2010]; they are not corrected for the number of scores. "
+        "(b + 1) / (n + 1) [phipson2010]. Corrected p values hold for all scores at once, by the "
+        "largest standardised score of each pairing [nichols2002]. "
         "Intervals are 95 % bootstrap intervals over test stimuli."
     )
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-KEY = ("method", "metric", "variant")
-SOURCES = ("article", "poster")
+from hyper_bids.report.scores import KEY
 
 
 def published():

@@ -18,14 +18,17 @@ from hyper_bids.stats.collapse import (
     spread,
 )
 from hyper_bids.stats.comparison import Comparison, paired_comparison, sign_flip_null
-from hyper_bids.stats.corrections import false_discovery, max_statistic
+from hyper_bids.stats.corrections import (
+    false_discovery,
+    max_statistic,
+    max_statistic_of_parts,
+)
 from hyper_bids.stats.correlation import bootstrap_correlation
 from hyper_bids.stats.intervals import (
     MIN_PARTICIPANTS,
     GroupMean,
     binomial_interval,
     bootstrap_interval,
-    bootstrap_statistic,
     group_interval,
     mean_interval,
 )
@@ -56,13 +59,13 @@ __all__ = [
     "binomial_interval",
     "bootstrap_correlation",
     "bootstrap_interval",
-    "bootstrap_statistic",
     "false_discovery",
     "group_interval",
     "half_means",
     "information_prevalence",
     "leave_one_repeat_out",
     "max_statistic",
+    "max_statistic_of_parts",
     "mean_interval",
     "mismatched",
     "nearest_training",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from hyper_bids.stats.pairing import TOLERANCE
@@ -37,23 +39,69 @@ def max_statistic(
     ValueError
         If shapes disagree, or there is no test or no permutation.
     """
+    return max_statistic_of_parts([(observed, nulls)], tolerance)[0]
+
+
+def max_statistic_of_parts(
+    parts: Iterable[tuple[np.ndarray, np.ndarray]], tolerance: float = TOLERANCE
+) -> list[np.ndarray]:
+    """Return the same p values of tests that do not fit in memory at once, part by part.
+
+    Of a part, only the largest standardised score of each permutation is kept.
+
+    Parameters
+    ----------
+    parts : iterable of (observed, nulls)
+        As of :func:`max_statistic`; the permutations are the same in all. Gone through once.
+    tolerance : float
+
+    Returns
+    -------
+    list of array of shape (n_tests,)
+        Of each part, corrected for the tests of all.
+
+    Raises
+    ------
+    ValueError
+        As of :func:`max_statistic`, or if the numbers of permutations differ.
+    """
+    largest: np.ndarray | None = None
+    needed = []
+    for observed, nulls in parts:
+        need, best = _standardised(observed, nulls, tolerance)
+        if largest is not None and len(best) != len(largest):
+            raise ValueError(f"{len(best)} permutations beside {len(largest)} of others")
+        largest = best if largest is None else np.maximum(largest, best)
+        needed.append(need)
+    if largest is None:
+        return []
+    largest.sort()
+    found = []
+    for need in needed:
+        reached = len(largest) - np.searchsorted(largest, need, "left")
+        found.append(np.where(np.isnan(need), np.nan, (reached + 1) / (len(largest) + 1)))
+    return found
+
+
+def _standardised(
+    observed: np.ndarray, nulls: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the largest score must reach for each test, and that of each permutation.
+
+    Every permutation reaches -inf, that of a test whose score does not vary.
+    """
     observed, nulls = np.asarray(observed, np.float64), np.asarray(nulls, np.float64)
     if observed.ndim != 1 or nulls.shape[:-1] != observed.shape or not nulls.size:
         raise ValueError(f"scores of shape {observed.shape} with nulls of shape {nulls.shape}")
     values = np.concatenate([observed[:, None], nulls], axis=1)
     size = np.abs(values).max(axis=1)
-    p = np.where(np.isnan(size), np.nan, 1.0)
+    needed = np.where(np.isnan(size), np.nan, -np.inf)
     varies = np.ptp(values, axis=1) > tolerance * size
-    if not varies.any():
-        return p
     values, size = values[varies], size[varies]
     sd = values.std(axis=1)
     standard = (values - values.mean(axis=1, keepdims=True)) / sd[:, None]
-    largest = np.sort(standard[:, 1:].max(axis=0))
-    needed = standard[:, 0] - tolerance * size / sd
-    reached = len(largest) - np.searchsorted(largest, needed, "left")
-    p[varies] = (reached + 1) / (len(largest) + 1)
-    return p
+    needed[varies] = standard[:, 0] - tolerance * size / sd
+    return needed, standard[:, 1:].max(axis=0, initial=-np.inf)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:

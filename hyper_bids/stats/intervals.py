@@ -1,8 +1,7 @@
-"""Intervals of means, of other statistics, of proportions, and of means over participants."""
+"""Intervals of means, of proportions, and of means over participants."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,40 +68,6 @@ def bootstrap_interval(
         values.take(drawn).mean(axis=1, out=part)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
-
-
-def bootstrap_statistic(
-    statistic: Callable[[np.ndarray], float],
-    n_values: int,
-    rng: np.random.Generator,
-    n: int = 2000,
-    level: float = 0.95,
-) -> tuple[float, float, float]:
-    """Return the bootstrap standard error and percentile interval of what is no mean over stimuli.
-
-    Parameters
-    ----------
-    statistic : callable
-        Computes it from the indices of a resample, an int array of shape (n_values,).
-    n_values : int
-        Number of stimuli.
-    rng : numpy.random.Generator
-    n : int
-        Resamples.
-    level : float, between 0 and 1
-
-    Returns
-    -------
-    se, low, high : float
-        NaN for less than two stimuli; resamples in which the statistic is undefined do not count.
-    """
-    if n_values < 2:
-        return np.nan, np.nan, np.nan
-    found = np.array([statistic(rng.integers(0, n_values, n_values)) for _ in range(n)])
-    if np.isnan(found).all():
-        return np.nan, np.nan, np.nan
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.nanstd(found, ddof=1)), float(low), float(high)
 
 
 def binomial_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
