@@ -124,6 +124,26 @@ def test_planted_signal_and_noise_of_voxels_are_found(rng):
     assert sd.mean() == pytest.approx(3, rel=0.02)
 
 
+def test_signal_is_told_better_once_the_noise_that_voxels_share_is_taken_off(rng):
+    from scipy.sparse import eye_array
+
+    error = {"first": [], "refined": []}
+    for _ in range(4):
+        loadings = rng.choice([-1, 1], (100, 1)) * np.sqrt(0.9)
+        ratio = rng.lognormal(-3.5, 1, 100)
+        R = loadings @ loadings.T + 0.1 * np.eye(100)
+        T, X, _ = responses(rng, 150, ratio, 20, R)
+        size, rows, _ = bayes.rotate(T - T.mean(axis=0))
+        Z = (rows.T @ X).astype(np.float32)
+        first, sd = bayes.signal_to_noise(Z, size**2)
+        own = (0.1 * eye_array(100, dtype="f4")).tocsr()
+        known = noise.NoiseCorrelation(loadings.astype(np.float32), own)
+        refined = bayes.refined_ratio(Z / sd, size, first, known)
+        for name, found in (("first", first), ("refined", refined)):
+            error[name].append(np.square(np.log(found / ratio)).mean())
+    assert np.mean(error["refined"]) < 0.8 * np.mean(error["first"])
+
+
 def test_noise_that_neighbours_share_is_found_with_places_and_without(rng):
     places, R = neighbours(16, 0.4)
     rows = (rng.standard_normal((1200, 256)) @ np.linalg.cholesky(R).T).astype(np.float32)
@@ -152,6 +172,20 @@ def test_noise_that_all_share_is_found_at_its_size(rng):
     independent = rng.standard_normal((200, 500), np.float32)
     none = noise.estimate(independent, np.ones_like(independent))
     assert np.square(none.loadings).sum(axis=1).mean() < 0.02
+
+
+def test_weak_shared_noise_has_the_size_that_it_has_along_the_component_found(rng):
+    """Of few trials, a component is off its true direction and its eigenvalue too large."""
+    found, true = [], []
+    for _ in range(60):
+        signs = np.sign(rng.standard_normal(500))
+        rows = np.sqrt(0.03) * rng.standard_normal((200, 1)) * signs
+        rows = (rows + np.sqrt(0.97) * rng.standard_normal((200, 500))).astype(np.float32)
+        loading = noise.estimate(rows, np.ones_like(rows)).loadings[:, 0]
+        found.append(loading @ loading)
+        true.append(0.03 * (loading @ signs) ** 2 / found[-1])
+    # The sample's eigenvalue along it would be 0.03 x 500 = 15 and more, which is 17 % too large.
+    assert np.mean(found) == pytest.approx(np.mean(true), rel=0.07)
 
 
 def test_shrinkage_of_correlations_is_that_of_the_published_sums(rng):
@@ -283,6 +317,18 @@ def test_best_takes_what_predicts_left_out_trials_better(rng):
         guess[inside] = decode.predict(part, betas[inside])
     expected = 1 - np.square(guess - latents).sum() / np.square(latents - latents.mean(0)).sum()
     assert scores["bayes"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_best_is_averaged_where_one_latent_holds_all_that_is_coded(rng):
+    latents = rng.standard_normal((60, 10)).astype(np.float32)
+    betas = np.outer(latents[:, 0], rng.standard_normal(64)) + rng.standard_normal((60, 64))
+    betas, latents[:, 0] = betas.astype(np.float32), 10 * latents[:, 0]
+    options = {"folds": np.arange(60) % 4}
+    found = decode.fit("best", betas, latents, rng, options)
+    assert found.report["chosen"] == "averaged"
+    assert found.report["left_out"]["averaged"] > found.report["left_out"]["bayes"]
+    alone = decode.fit("averaged", betas, latents, rng, options)
+    assert np.array_equal(found.weights, alone.weights)
 
 
 @pytest.mark.parametrize("name", ["bayes", "averaged", "best"])

@@ -222,6 +222,27 @@ def test_mean_of_aligned_participants_is_decoded_better_than_each_and_than_witho
 
 
 @both
+def test_decoders_learn_from_crossfitted_responses(rng, method):
+    train, test, latents = planted(rng, n_voxels=60)
+    given = []
+
+    def fit(X, Y, stimulus):
+        given.append(X)
+        return ridge(X, Y, stimulus)
+
+    both_sets = (train.__getitem__, test.__getitem__, 4, latents[:N_TRAIN], fit, SETTINGS[method])
+    _, template = averaged_prediction(*both_sets)
+    expected = np.mean([crossfitted(X, template) for X in train], axis=0)
+    np.testing.assert_allclose(given[0], expected, atol=1e-5)
+    list(left_out_predictions(*both_sets))
+    for i, rows in enumerate(given[1:]):
+        others = [k for k in range(4) if k != i]
+        template = fit_template(train.__getitem__, others, SETTINGS[method])
+        expected = np.concatenate([crossfitted(train[k], template) for k in others])
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+@both
 def test_a_participant_is_decoded_by_others_and_not_without_alignment(rng, method):
     train, test, latents = planted(rng, noise=2)
     truth = latents[N_TRAIN:]

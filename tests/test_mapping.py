@@ -18,7 +18,7 @@ from hyper_bids.errors import InputError, UsageError
 from hyper_bids.glm.encoding import encoding_folds
 from hyper_bids.glm.voxelwise import GROUPS, encoding_map
 from hyper_bids.participant.jobs import given_to
-from hyper_bids.participant.mapping import encode
+from hyper_bids.participant.mapping import encode, repetitions
 from hyper_bids.participant.regions import check_regions
 from hyper_bids.simulate.dataset import simulate
 
@@ -128,6 +128,11 @@ def test_the_normalised_map_is_by_the_published_reliability_of_single_trials(out
     found = volume(out, "_stat-rNormalised_desc-encoding_statmap")[brain]
     np.testing.assert_allclose(found, maps.normalised(r, reliable, counts), rtol=1e-5)
     assert np.isfinite(found).any()
+
+
+def test_repetitions_of_training_stimuli_have_no_part_in_the_ceiling():
+    shown = {"stim_id": ["a", "b", "a", "x", "y", "x", "x"], "split": 3 * ["train"] + 4 * ["test"]}
+    assert repetitions(pd.DataFrame(shown)).tolist() == [3, 1]
 
 
 def test_without_repeated_test_stimuli_there_is_no_normalised_map(tmp_path):

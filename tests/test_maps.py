@@ -3,12 +3,13 @@
 import nibabel
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, kstest
+from scipy.stats import kstest
 from sklearn.linear_model import LinearRegression, Ridge
 
-from hyper_bids import decode, figures, maps, volumes
+from hyper_bids import decode, figures, maps, stats, volumes
 from hyper_bids.bids import regions
 from hyper_bids.errors import InputError, UsageError
+from hyper_bids.glm import voxelwise
 from hyper_bids.glm.encoding import PENALTIES, encoding_folds
 from hyper_bids.glm.voxelwise import encoding_correlation, encoding_map, encoding_null
 from hyper_bids.maps.regions import OUTSIDE
@@ -203,6 +204,21 @@ def test_p_values_of_the_encoding_are_uniform_where_there_is_no_signal(encoded, 
     assert abs((p < 0.05).mean() - 0.05) < 0.03
 
 
+def test_chance_is_of_voxels_whose_trials_were_shuffled_within_their_runs(rng, monkeypatch):
+    run = np.repeat([0, 1, 2], [4, 5, 6])
+    betas = rng.standard_normal((15, 3)).astype(np.float32)
+    drawn = []
+    monkeypatch.setattr(
+        voxelwise, "encoding_correlation", lambda b, folds: drawn.append(b) or np.ones(b.shape[1])
+    )
+    encoding_null(betas, [], run, 50, rng)
+    own, others = ([np.sort(a[run == k], axis=0).T.tolist() for k in range(3)]
+                   for a in (betas, drawn[0]))  # fmt: skip
+    for column in zip(*others, strict=True):
+        assert column in list(zip(*own, strict=True))
+    assert len(np.unique(drawn[0], axis=1).T) > 40
+
+
 def test_a_t_test_of_the_encoding_would_not_be_calibrated(encoded):
     """Why chance is drawn: the deviation of r is about root 2 of 1 / sqrt(n)."""
     _, _, folds, voxels_of = encoded
@@ -215,7 +231,7 @@ def test_planted_voxels_are_found_and_the_false_discovery_rate_is_kept(encoded, 
     betas = np.concatenate([voxels_of(0.3, 600), voxels_of(0, 5400)], axis=1)
     r = encoding_map(lambda part: betas[:, part], 6000, folds, 2000)
     null = encoding_null(betas[:, ::4], folds, run, 20000, rng)
-    found = maps.fdr(maps.p_values(r, null)) < 0.05
+    found = stats.false_discovery(maps.p_values(r, null)) < 0.05
     assert found[:600].mean() > 0.9
     # Expected: 0.05 x 0.9; of 600 discoveries, its standard error is 0.009.
     assert found[600:].sum() / found.sum() < 0.075
@@ -250,8 +266,8 @@ def test_chance_cannot_be_drawn_from_voxels_that_do_not_vary(encoded, rng):
 # --- ceilings, p values --------------------------------------------------------------------------
 
 
-def test_the_true_signal_is_at_its_ceiling_of_single_trials_and_of_means(rng):
-    """Perfect predictions have normalised correlations of 1, of whichever responses r is."""
+def test_the_true_signal_is_at_its_ceiling_of_single_trials(rng):
+    """Perfect predictions have normalised correlations of 1."""
     import pandas as pd
 
     n_stimuli, k, n_voxels = 60, 8, 400
@@ -262,13 +278,11 @@ def test_the_true_signal_is_at_its_ceiling_of_single_trials_and_of_means(rng):
     reliable = reliability(trials, table, np.zeros(len(trials), bool))
     counts = np.full(n_stimuli, k)
     fresh = signal + rng.standard_normal(signal.shape)
-    means = trials.reshape(k, n_stimuli, n_voxels).mean(axis=0)
-    for responses, of_means in ((fresh, False), (means, True)):
-        r = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, responses.T, strict=True)])
-        found = maps.normalised(r, reliable, counts, of_means)
-        assert np.nanmean(found[: n_voxels // 2]) == pytest.approx(1, abs=0.05)
-        assert np.nanmean(found[n_voxels // 2 :]) == pytest.approx(1, abs=0.02)
-        assert r[: n_voxels // 2].mean() < 0.95
+    r = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, fresh.T, strict=True)])
+    found = maps.normalised(r, reliable, counts)
+    assert np.nanmean(found[: n_voxels // 2]) == pytest.approx(1, abs=0.05)
+    assert np.nanmean(found[n_voxels // 2 :]) == pytest.approx(1, abs=0.02)
+    assert r[: n_voxels // 2].mean() < 0.95
 
 
 def test_single_trial_reliability_is_the_icc_of_single_measures(rng):
@@ -296,15 +310,6 @@ def test_p_values_count_draws_and_are_never_zero():
     null = np.array([0.1, 0.2, 0.3, 0.3])
     p = maps.p_values(np.array([0.5, 0.3, 0.15, -1, np.nan]), null)
     np.testing.assert_allclose(p, [1 / 5, 3 / 5, 4 / 5, 1, np.nan])
-
-
-def test_false_discovery_rate_is_scipys_over_the_voxels_that_have_a_p_value(rng):
-    p = rng.uniform(size=50) ** 3
-    p[[3, 9]] = np.nan
-    found = maps.fdr(p)
-    kept = np.isfinite(p)
-    np.testing.assert_allclose(found[kept], false_discovery_control(p[kept]))
-    assert np.isnan(found[~kept]).all()
 
 
 # --- regions -------------------------------------------------------------------------------------

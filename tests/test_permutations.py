@@ -1,13 +1,17 @@
 """Refits to shuffled training pairs against as many fits of ridge; their p values."""
 
+import app
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kstest
 from threadpoolctl import threadpool_limits
 
 from hyper_bids import decode, stats
 from hyper_bids.decode import permutations
-from hyper_bids.decode.permutations import Refit, refit_null, shuffled_rows
+from hyper_bids.decode.permutations import Refit, RefitNull, refit_null, shuffled_rows
+from hyper_bids.participant import refit as stage
+from hyper_bids.simulate.dataset import simulate
 
 # Fewer trials than voxels, more, and trials that were left out one at a time or in folds.
 CASES = [(30, 50, None), (30, 50, 5), (40, 12, None), (40, 12, 4)]
@@ -73,20 +77,24 @@ def similarity(latents):
     return lambda predicted: np.array([(predicted * centred).sum()])
 
 
-def p_of(betas, latents, test, test_latents, rng, n_permutations):
+def p_of(betas, latents, test, test_latents, rng, n_permutations, **kind):
     statistic = similarity(test_latents)
-    null = refit_null(betas, latents, test, statistic, rng, n_permutations, FEW)
-    fitted = decode.fit("ridge", betas, latents, rng, {"alphas": FEW.alphas, "folds": FEW.folds})
+    refit = Refit(alphas=np.array([3.0, 30.0, 300.0]), folds=np.arange(12) // 4, **kind)
+    if refit.stimulus is not None:
+        latents = latents[refit.stimulus]
+    null = refit_null(betas, latents, test, statistic, rng, n_permutations, refit)
+    options = {"alphas": refit.alphas, "folds": refit.folds}
+    fitted = decode.fit("ridge", betas, latents, rng, options)
     observed = statistic(decode.predict(fitted, test))[0]
     return stats.p_value(observed, null.scores[:, 0])
 
 
-FEW = Refit(alphas=np.array([3.0, 30.0, 300.0]), folds=np.arange(12) % 3)
-
-
-def test_p_values_are_uniform_where_responses_tell_nothing(rng):
+@pytest.mark.parametrize(
+    "kind", [{}, {"within": np.arange(12) // 4}, {"stimulus": np.r_[0:6, 0:6]}]
+)
+def test_p_values_are_uniform_where_responses_tell_nothing(rng, kind):
     with threadpool_limits(1):
-        p = [p_of(*planted(rng, 12, 20, 2, signal=0), rng, 99) for _ in range(500)]
+        p = [p_of(*planted(rng, 12, 20, 2, signal=0), rng, 99, **kind) for _ in range(500)]
     # Uniform on 0.01, 0.02, ... 1: up to half a step from the continuous distribution.
     assert kstest(np.array(p) - rng.uniform(0, 0.01, 500), "uniform").pvalue > 0.01
 
@@ -94,6 +102,45 @@ def test_p_values_are_uniform_where_responses_tell_nothing(rng):
 def test_planted_relation_is_found_and_p_is_the_smallest_possible(rng):
     betas, latents, test, test_latents = planted(rng, 12, 20, 2, signal=1)
     assert p_of(betas, latents, test, test_latents, rng, 199) == 1 / 200
+
+
+def test_unshuffled_pairs_are_given_the_scores_of_the_decoder_itself(tmp_path, monkeypatch):
+    """Refits have the decoder's trials, folds, penalties, and test responses."""
+
+    def as_they_are(n_trials, n_permutations, *_):
+        return np.tile(np.arange(n_trials), (n_permutations, 1))
+
+    monkeypatch.setattr(permutations, "shuffled_rows", as_they_are)
+    root = simulate(tmp_path / "ds", app.small(noise=(3.0,)))
+    flags = ("--betas", "lsa", "--drift-order", "1", "--use-plugin", "linear")
+    assert app.run(root, tmp_path / "out", *flags, "--refit-permutations", "2") == 0
+    table = app.table(tmp_path / "out", "_desc-summary_metrics.tsv").fillna({"variant": "n/a"})
+    table = table.set_index(["metric", "variant"])
+    own = table.loc[table["control"].isna(), "value"]
+    refits = table.loc[table["control"] == "refit"]
+    assert sorted(refits.index) == sorted(stage.FORMS)
+    np.testing.assert_allclose(refits["value"], own[refits.index], rtol=1e-5)
+    assert (refits["p"] == 1).all()
+
+
+def test_repeated_stimuli_exchange_latents_and_others_do_within_their_run(
+    tmp_path, rng, monkeypatch
+):
+    given = []
+    monkeypatch.setattr(
+        stage,
+        "refit_null",
+        lambda *args: given.append(args[-1]) or RefitNull(np.ones((1, 5)), None),
+    )
+    options = {"n": 1, "seed": 0, "folds": None, "device": "cpu"}
+    run = np.array([0, 0, 1, 1])
+    for shown in (["a", "b", "c", "d"], ["a", "b", "a", "c"]):
+        trials = pd.DataFrame({"run_index": run, "stim_id": shown})
+        stage.write_refit(
+            tmp_path / stage.FILE, (None, None, None), np.zeros((3, 2)), trials, options
+        )
+    assert given[0].stimulus is None and given[0].within.tolist() == run.tolist()
+    assert given[1].within is None and given[1].stimulus.tolist() == [0, 1, 0, 2]
 
 
 def test_what_cannot_be_shuffled_is_refused(rng):

@@ -19,6 +19,7 @@ import numpy as np
 
 from hyper_bids.decode import noise
 from hyper_bids.decode.decoder import Averaged, Decoder, check_training
+from hyper_bids.threads import eigh
 
 # Ratios of signal to noise variance of a voxel that are tried, for all latents together.
 GRID = np.r_[0.0, np.logspace(-4, 3, 43)]
@@ -59,8 +60,7 @@ def fit_bayes(
     Raises
     ------
     ValueError
-        For shapes that disagree, fewer than two trials, values that are not finite, or a number of
-        repeats below 1.
+        For what :func:`check_training` refuses, repeats below 1, or places not one a voxel.
 
     Notes
     -----
@@ -154,14 +154,11 @@ def rotate(T: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows : array of shape (n_trials, n_trials - 1), orthonormal columns, each of mean 0
     axes : array of shape (number of sizes above 0, n_latents), orthonormal rows
     """
-    from threadpoolctl import threadpool_limits
-
     n = len(T)
     gram = T @ T.T
     top = 2 * np.trace(gram)
     # The constant vector is lifted above all others, so that it is the last one.
-    with threadpool_limits(1):
-        eigenvalues, rows = np.linalg.eigh(gram + top / n)
+    eigenvalues, rows = eigh(gram + top / n)
     eigenvalues, rows = eigenvalues[:-1], rows[:, :-1]
     seen = eigenvalues > 1e-9 * eigenvalues[-1]
     size = np.where(seen, np.sqrt(np.maximum(eigenvalues, 0)), 0)

@@ -8,7 +8,8 @@ import numpy as np
 
 from hyper_bids.decode.bayes import fit_bayes
 from hyper_bids.decode.decoder import Decoder, check_training, predict
-from hyper_bids.decode.ridge import _checked_folds, decompose, fit_ridge
+from hyper_bids.decode.ridge import checked_folds, decompose, fit_ridge
+from hyper_bids.threads import on_one_thread
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -96,6 +97,7 @@ def _members(n_voxels: int, rank: np.ndarray | None) -> list[tuple[str, np.ndarr
     return members
 
 
+@on_one_thread
 def left_out(
     betas: np.ndarray, latents: np.ndarray, alpha: np.ndarray, folds: np.ndarray | None
 ) -> np.ndarray:
@@ -115,7 +117,7 @@ def left_out(
     """
     n = len(betas)
     spectrum = decompose(betas, betas.mean(axis=0, dtype=np.float64))
-    folds = _checked_folds(folds, n)
+    folds = checked_folds(folds, n)
     folds = np.arange(n) if folds is None else folds
     u, s = spectrum.u, spectrum.s
     Y = latents - latents.mean(axis=0, dtype=np.float64)
@@ -202,7 +204,7 @@ def fit_best(
     betas, latents = check_training(betas, latents)
     averaged = fit_averaged(betas, latents, rng, folds, rank)
     drawn = rng.permutation(len(betas)) % min(N_FOLDS, len(betas)) if folds is None else folds
-    labels = _checked_folds(drawn, len(betas))
+    labels = checked_folds(drawn, len(betas))
     guess = np.empty(latents.shape)
     for fold in range(int(labels.max()) + 1):
         inside = labels == fold

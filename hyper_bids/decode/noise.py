@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.threads import eigh
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -193,13 +195,9 @@ def _components(noise: np.ndarray, size: np.ndarray) -> np.ndarray:
     Eigenvalues and vectors of a sample of n rows of p voxels are off by an amount that depends on
     p / n alone (Paul 2007, theorems 1 and 4), which is taken back.
     """
-    from threadpoolctl import threadpool_limits
-
     n, n_voxels = noise.shape
     gamma = n_voxels / n
-    # One thread: beside other processes, more of them wait for each other.
-    with threadpool_limits(1):
-        eigenvalues, u = np.linalg.eigh((noise @ noise.T).astype(np.float64) / n)
+    eigenvalues, u = eigh((noise @ noise.T).astype(np.float64) / n)
     eigenvalues, u = eigenvalues[::-1], u[:, ::-1]
     # As many as come before the largest relative step (Ahn and Horenstein 2013).
     candidates = min(MAX_COMPONENTS, n // 2, np.count_nonzero(eigenvalues > _edge(gamma)))

@@ -13,13 +13,13 @@ with a row for each test response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from hyper_bids.decode.decoder import check_training
-from hyper_bids.decode.ridge import Spectrum, _checked_alphas, _checked_folds, decompose
+from hyper_bids.decode.ridge import Spectrum, checked_alphas, checked_folds, decompose
 
 # Bytes that are held of matrices of n_trials x n_trials, for penalties and for permutations each.
 _BYTES = 2**28
@@ -158,34 +158,42 @@ def refit_null(
     are held for one permutation at a time. In float64; about 64 n_trials^2 + 8 n_alphas n_test
     n_trials bytes and up to 512 MiB beside the data.
     """
-    import torch
-
     refit = refit or Refit()
     betas, latents = check_training(betas, latents)
     test = np.asarray(test)
     if test.ndim != 2 or test.shape[1] != betas.shape[1]:
         raise ValueError(f"test responses of shape {test.shape} for {betas.shape[1]} voxels")
-    folds = _checked_folds(refit.folds, len(betas))
+    folds = checked_folds(refit.folds, len(betas))
     rows = shuffled_rows(len(betas), n_permutations, rng, refit.within, refit.stimulus)
     mean = betas.mean(axis=0, dtype=np.float64)
     spectrum = decompose(betas, mean)
-    alphas = _checked_alphas(refit.alphas, spectrum.mean_eigenvalue)
-    rows, Y, u, s = (
-        torch.as_tensor(a, device=refit.device)
-        for a in (rows, latents.astype(np.float64), spectrum.u, spectrum.s)
+    alphas = checked_alphas(refit.alphas, spectrum.mean_eigenvalue)
+    smoothers = _smoothers(spectrum, betas, mean, test, alphas)
+    chosen, predictions = _refitted(spectrum, smoothers, latents, rows, alphas, folds, refit.device)
+    scores = [np.atleast_1d(statistic(predicted)) for predicted in predictions]
+    return RefitNull(np.array(scores, np.float64), alphas[chosen])
+
+
+def _refitted(
+    spectrum: Spectrum, smoothers: np.ndarray, latents: np.ndarray, rows: np.ndarray,
+    alphas: np.ndarray, folds: np.ndarray | None, device: str,
+) -> tuple[np.ndarray, Iterator[np.ndarray]]:  # fmt: skip
+    """Return the place of each permutation's penalty, and its predictions one after the other."""
+    import torch
+
+    rows, Y, u, s, smoothers = (
+        torch.as_tensor(a, device=device)
+        for a in (rows, latents.astype(np.float64), spectrum.u, spectrum.s, smoothers)
     )
     # The mean is taken off for the sake of digits: it is no part of the errors.
     Y_mean = Y.mean(dim=0)
     Y -= Y_mean
     chosen = _errors(u, s, spectrum.complete, alphas, folds, rows, Y).argmin(dim=0)
-    smoothers = _smoothers(spectrum, betas, mean, test, alphas)
-    smoothers = torch.as_tensor(smoothers, device=refit.device)
-    scores = []
-    for k, order in zip(chosen.tolist(), rows, strict=True):
-        predicted = smoothers[k] @ Y[order]
-        predicted += Y_mean
-        scores.append(np.atleast_1d(statistic(predicted.cpu().numpy().astype(np.float32))))
-    return RefitNull(np.array(scores, np.float64), alphas[chosen.cpu().numpy()])
+    predictions = (
+        (smoothers[k] @ Y[order] + Y_mean).cpu().numpy().astype(np.float32)
+        for k, order in zip(chosen.tolist(), rows, strict=True)
+    )
+    return chosen.cpu().numpy(), predictions
 
 
 def _errors(u, s, complete: bool, alphas: np.ndarray, folds, rows, Y):

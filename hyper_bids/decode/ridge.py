@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyper_bids.decode.decoder import Decoder, check_training
+from hyper_bids.threads import eigh, on_one_thread
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -80,12 +81,12 @@ def fit_ridge(
     that are so close that rounding could decide between them are compared again in float64.
     """
     betas, latents = check_training(betas, latents)
-    folds = _checked_folds(folds, len(betas))
+    folds = checked_folds(folds, len(betas))
     x_mean = betas.mean(axis=0, dtype=np.float64)
     y_mean = latents.mean(axis=0, dtype=np.float64)
     Y = latents - y_mean
     spectrum = decompose(betas, x_mean)
-    alphas = _checked_alphas(alphas, spectrum.mean_eigenvalue)
+    alphas = checked_alphas(alphas, spectrum.mean_eigenvalue)
     projected = spectrum.u.T @ Y
     chosen, report = _chosen(spectrum, Y, projected, alphas, folds, per_target)
     weights = spectrum.weights(betas, x_mean, projected / (spectrum.s[:, None] + alphas[chosen]))
@@ -167,13 +168,13 @@ def decompose(betas: np.ndarray, mean: np.ndarray) -> Spectrum:
         # The constant vector has eigenvalue 0; lifted above all others it is the last one, and is
         # kept apart from the centred vectors that also have 0.
         gram += (2 * total if total > 0 else 1.0) / n
-        s, u = np.linalg.eigh(gram)
+        s, u = eigh(gram)
         return Spectrum(u[:, :-1], np.maximum(s[:-1], 0), None, total / n)
     scatter = np.zeros((n_voxels, n_voxels))
     for _, X in _trial_blocks(betas, mean):
         scatter += X.T @ X
     total = float(np.trace(scatter))
-    s, v = np.linalg.eigh(scatter)
+    s, v = eigh(scatter)
     kept = s > n * np.finfo(np.float64).eps * max(s[-1], 0.0)
     s, v = s[kept], v[:, kept]
     u = np.empty((n, len(s)))
@@ -239,6 +240,8 @@ def _press(u, projected, rest, shrink, free, dtype) -> np.ndarray:
     return errors
 
 
+# Beside other processes, 1,050 trials in 6 folds took 2.5 to 5 s, and 27 s with two threads.
+@on_one_thread
 def _fold_errors(
     spectrum: Spectrum,
     projected: np.ndarray,
@@ -265,7 +268,8 @@ def _fold_errors(
     return errors
 
 
-def _checked_folds(folds: np.ndarray | None, n: int) -> np.ndarray | None:
+def checked_folds(folds: np.ndarray | None, n: int) -> np.ndarray | None:
+    """Return the fold of each of ``n`` trials, counted from 0; None stays."""
     if folds is None:
         return None
     folds = np.asarray(folds)
@@ -277,7 +281,8 @@ def _checked_folds(folds: np.ndarray | None, n: int) -> np.ndarray | None:
     return numbered
 
 
-def _checked_alphas(alphas: np.ndarray | None, mean_eigenvalue: float) -> np.ndarray:
+def checked_alphas(alphas: np.ndarray | None, mean_eigenvalue: float) -> np.ndarray:
+    """Return the penalties to choose from: those given, or :data:`GRID`."""
     if alphas is None:
         return GRID * (mean_eigenvalue if mean_eigenvalue > 0 else 1.0)
     alphas = np.atleast_1d(np.asarray(alphas, np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 
 from hyper_bids.errors import listing
 from hyper_bids.glm.prewhitened import Prewhitened
-from hyper_bids.glm.threads import on_one_thread
+from hyper_bids.threads import on_one_thread
 
 # Voxels in one matrix product: 300 volumes of them stay in a processor's cache (5 MB).
 _BLOCK = 4096

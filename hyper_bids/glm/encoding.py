@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyper_bids.glm.threads import on_one_thread
+from hyper_bids.threads import on_one_thread
 
 # Penalties relative to the mean eigenvalue of the kernel.
 PENALTIES = np.logspace(-2, 4, 7)

@@ -16,7 +16,7 @@ from itertools import accumulate
 import numpy as np
 
 from hyper_bids.glm.noise import whitened
-from hyper_bids.glm.threads import on_one_thread
+from hyper_bids.threads import on_one_thread
 
 # Ratio of the responses' variance to that of their estimates, in a typical trial.
 SIGNAL_RATIOS = np.logspace(-2, 2.5, 13)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyper_bids.glm.threads import on_one_thread
+from hyper_bids.threads import on_one_thread
 
 # Beyond it a first difference would be left, and next to nothing of slow responses.
 MAX_RHO = 0.9

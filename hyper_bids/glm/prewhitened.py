@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from hyper_bids.glm.noise import expected_lag_one
-from hyper_bids.glm.threads import on_one_thread
+from hyper_bids.threads import on_one_thread
 
 # Steps of the autocorrelations that voxels are given, and the largest that is taken for noise.
 STEP = 0.02

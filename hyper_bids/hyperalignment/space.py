@@ -32,6 +32,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hyper_bids.threads import eigh
+
 LOG = logging.getLogger("hyper_bids")
 
 METHODS = ("ridge-procrustes", "srm")
@@ -167,13 +169,17 @@ def fit_template(
         mean += gram / len(participants)
         if grams is not None:
             grams[place] = gram
-    values, vectors = np.linalg.eigh(mean)
-    k = min(settings.n_components or len(mean) // 2, int((values > _RANK * values[-1]).sum()))
-    G = vectors[:, ::-1][:, :k] * np.sqrt(values[::-1][:k])
-    report = {"n_participants": len(participants), "n_components": k}
+    G = _first_components(mean, settings.n_components or len(mean) // 2)
+    report = {"n_participants": len(participants)}
     if grams is not None:
         G, report["error"] = _shared_response(grams, G, settings)
     return Template(G, settings, report)
+
+
+def _first_components(gram: np.ndarray, most: int) -> np.ndarray:
+    values, vectors = eigh(gram)
+    k = min(most, int((values > _RANK * values[-1]).sum()))
+    return vectors[:, ::-1][:, :k] * np.sqrt(values[::-1][:k])
 
 
 def _shared_response(grams, G: np.ndarray, settings: AlignmentSettings):
@@ -186,7 +192,7 @@ def _shared_response(grams, G: np.ndarray, settings: AlignmentSettings):
         new, error = np.zeros_like(G), 0.0
         for K in grams:
             KG = K @ G
-            values, vectors = np.linalg.eigh(G.T @ KG)
+            values, vectors = eigh(G.T @ KG)
             kept = values > _RANK * max(values[-1], 0)
             size = np.sqrt(values[kept])
             new += KG @ ((vectors[:, kept] / size) @ vectors[:, kept].T) / len(grams)
@@ -302,12 +308,12 @@ def _whitened(betas: np.ndarray, a: float, whose: str) -> _Whitened:
     if not np.isfinite(mean).all() or not np.ptp(X) > 0:
         raise ValueError(f"{whose}: responses to shared stimuli do not vary, or are not finite")
     if len(X) <= X.shape[1]:
-        values, u = np.linalg.eigh(X @ X.T)
+        values, u = eigh(X @ X.T)
         kept = values > _RANK * values[-1]
         values, u = values[kept], u[:, kept]
         basis = X.T @ (u / np.sqrt(values))
     else:
-        values, basis = np.linalg.eigh(X.T @ X)
+        values, basis = eigh(X.T @ X)
         kept = values > _RANK * values[-1]
         values, basis = values[kept], basis[:, kept]
         u = X @ (basis / np.sqrt(values))

@@ -3,12 +3,11 @@
 from hyper_bids.maps.ceilings import normalised, single_trial_reliability
 from hyper_bids.maps.patterns import contribution, explained, haufe_patterns, norms
 from hyper_bids.maps.regions import region_table
-from hyper_bids.maps.significance import fdr, p_values
+from hyper_bids.maps.significance import p_values
 
 __all__ = [
     "contribution",
     "explained",
-    "fdr",
     "haufe_patterns",
     "normalised",
     "norms",

@@ -30,26 +30,21 @@ def single_trial_reliability(reliability: np.ndarray, counts: np.ndarray) -> np.
     return reliability / (k - (k - 1) * reliability)
 
 
-def normalised(
-    r: np.ndarray, reliability: np.ndarray, counts: np.ndarray, of_means: bool = False
-) -> np.ndarray:
-    """Return correlations as fractions of their noise ceiling.
+def normalised(r: np.ndarray, reliability: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return correlations with single trials as fractions of their noise ceiling.
 
     A perfect prediction of what the stimulus evokes correlates with responses by the root of their
-    reliability (Nunnally 1970; Schoppe et al. 2016, Front Comput Neurosci 10:10). The responses
-    must be those that ``r`` is of: of single trials the ceiling is that of a trial, which is far
-    below that of the mean over many repetitions.
+    reliability (Nunnally 1970; Schoppe et al. 2016, Front Comput Neurosci 10:10): here of a trial,
+    which is far below that of the mean over many repetitions.
 
     Parameters
     ----------
     r : array of shape (n_voxels,)
-        Correlation of predictions with responses.
+        Correlation of predictions with responses in single trials.
     reliability : array of shape (n_voxels,), 0 to 1
         Reliability of the mean response to a stimulus over its repetitions.
     counts : int array of shape (n_stimuli,)
         Repetitions of each stimulus that ``reliability`` is based on.
-    of_means : bool
-        Whether ``r`` is of these means; else of single trials.
 
     Returns
     -------
@@ -71,7 +66,7 @@ def normalised(
     # F = between / within = 1 / (1 - rho_k).
     least = fdtri(len(counts) - 1, counts.sum() - len(counts), 0.95)
     told = reliability > 1 - 1 / least
-    ceiling = reliability if of_means else single_trial_reliability(reliability, counts)
+    ceiling = single_trial_reliability(reliability, counts)
     result = np.full(r.shape, np.nan)
     result[told] = r[told] / np.sqrt(ceiling[told])
     return result.astype(np.float32)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hyper_bids.threads import eigh
+
 # Singular values of the outputs below this fraction of the largest are rounding of float32.
 _RANK = 1e-6
 
@@ -140,7 +142,7 @@ def _outputs(betas: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     S = np.zeros((len(betas), weights.shape[1]))
     for part, X in _blocks(betas):
         S += X @ weights[part]
-    squared, v = np.linalg.eigh(S.T @ S)
+    squared, v = eigh(S.T @ S)
     kept = squared > _RANK**2 * squared[-1]
     size, v = np.sqrt(squared[kept]), v[:, kept]
     u = S @ (v / size)

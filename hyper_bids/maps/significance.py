@@ -1,4 +1,4 @@
-"""p values of maps from a null that voxels share, and the false discovery rate over voxels."""
+"""p values of maps from a null that voxels share."""
 
 from __future__ import annotations
 
@@ -29,28 +29,3 @@ def p_values(values: np.ndarray, null: np.ndarray) -> np.ndarray:
         raise ValueError(f"null of {len(null)} draws; one or more finite ones are wanted")
     reached = len(null) - np.searchsorted(null, values, "left")
     return np.where(np.isfinite(values), (reached + 1) / (len(null) + 1), np.nan)
-
-
-def fdr(p: np.ndarray) -> np.ndarray:
-    """Return p values adjusted to control the false discovery rate over voxels.
-
-    Benjamini and Hochberg 1995, which holds for voxels that depend on each other positively
-    (Benjamini and Yekutieli 2001); a voxel is taken at rate q where its value is at most q.
-
-    Parameters
-    ----------
-    p : array of shape (n_voxels,)
-        NaN where there is none; such voxels are not counted.
-
-    Returns
-    -------
-    array of shape (n_voxels,), float64
-    """
-    from scipy.stats import false_discovery_control
-
-    p = np.asarray(p, np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    tested = np.isfinite(p)
-    if tested.any():
-        adjusted[tested] = false_discovery_control(p[tested])
-    return adjusted

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyper_bids import decode, figures, maps, volumes, voxels
+from hyper_bids import decode, figures, maps, stats, volumes, voxels
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.glm.encoding import encoding_folds
@@ -161,7 +161,7 @@ def encode(responses: Path, trials, latents: np.ndarray, rng: np.random.Generato
     sampled = np.sort(rng.choice(told, min(_SAMPLED, len(told)), replace=False))
     n = min(max(_DRAWS_A_VOXEL * n_voxels, _LEAST_DRAWS), _MOST_DRAWS)
     null = encoding_null(read(sampled), folds, run, n, rng)
-    return Encoding(r, maps.fdr(maps.p_values(r, null)), n, None)
+    return Encoding(r, stats.false_discovery(maps.p_values(r, null)), n, None)
 
 
 def by_region(

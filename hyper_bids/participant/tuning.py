@@ -118,12 +118,7 @@ def choose_model(
     if model.shrinkage:
         model = _best("shrinkage", [model, replace(model, shrinkage=False)], data, table)
     model = replace(model, rho=_rho(model, data))
-    components = [
-        noise_components(model, part, recording.columns(k, quiet))
-        for k, part in enumerate(regressors)
-    ]
-    model = replace(model, n_components=min(courses.shape[1] for courses in components))
-    components = [courses[:, : model.n_components] for courses in components]
+    model, components = _components_of_all(model, recording, regressors, quiet)
     _check_room(model, regressors)
     gammas, share = _population(model, data) if optimised else (np.ones(1), np.ones((1, 1)))
     LOG.info("model of the BOLD: %s", described(model))
@@ -139,6 +134,18 @@ def _compared_on(
     runs, quiet = ([recording.columns(k, some) for k in training] for some in chosen)
     folds = encoding_folds(np.asarray(latents, float), of_trial)
     return _Data(regressors, runs, quiet, own, of_trial, folds)
+
+
+def _components_of_all(
+    model: Model, recording: Recording, regressors: list[Regressors], quiet: np.ndarray
+) -> tuple[Model, list[np.ndarray]]:
+    """Return every run's noise components, as many as each run has, and the model with them."""
+    components = [
+        noise_components(model, part, recording.columns(k, quiet))
+        for k, part in enumerate(regressors)
+    ]
+    model = replace(model, n_components=min(courses.shape[1] for courses in components))
+    return model, [courses[:, : model.n_components] for courses in components]
 
 
 def _check_room(model: Model, regressors: list[Regressors]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import numpy as np
+
 
 def on_one_thread(function: Callable) -> Callable:
     """Let a function's linear algebra use one thread.
@@ -19,6 +21,16 @@ def on_one_thread(function: Callable) -> Callable:
             return function(*args, **kwargs)
 
     return limited
+
+
+@on_one_thread
+def eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvalues, ascending, and eigenvectors of a symmetric matrix.
+
+    One of 1,050 x 1,050 takes 0.18 s with one thread, and beside other processes 0.45 s with two;
+    one of 300 x 300 takes 8 ms, and with two up to 1.5 s.
+    """
+    return np.linalg.eigh(matrix)
 
 
 @functools.cache
