@@ -7,17 +7,19 @@ import sys
 
 import app
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.io import savemat
 
 from hyper_bids import cli
 from hyper_bids.bids.imported import find_imported, runs_known, trials_of
 from hyper_bids.bids.stimuli import read_stimuli
-from hyper_bids.config import InputSettings
-from hyper_bids.errors import InputError
+from hyper_bids.config import InputSettings, Settings, VoxelSettings
+from hyper_bids.errors import InputError, UsageError
 from hyper_bids.glm.voxelwise import fisher_z
 from hyper_bids.import_arguments import parse_import
 from hyper_bids.participant.adopted import voxel_scores
+from hyper_bids.participant.imports import check_decoder_mask, plan_import
 
 VARIABLES = [
     word for flag, name in (("train", "X"), ("test", "Y")) for word in (f"--{flag}-responses", name)
@@ -115,6 +117,36 @@ def test_each_flag_of_the_import_reaches_what_reads(tmp_path, rng):
         shown = np.asarray(Image.open(tmp_path / "out" / "stimuli" / name))
         wanted = np.round((images[row] + 1) * 127.5)
         assert np.abs(shown[..., 0] - wanted).max() <= 1
+
+
+def test_order_axes_and_voxels_that_are_dropped_are_as_the_flags_say(tmp_path, rng):
+    X, Y = rng.standard_normal((2, 6, 6))
+    X[3, 2] = np.nan
+    images = rng.integers(0, 256, (12, 5, 4), dtype=np.uint8)
+    turned = images.transpose(0, 2, 1)
+    T, U = rng.standard_normal((2, 6, 3))
+    arrays = {"X": X.T, "Y": Y.T, "T": T, "U": U, "I": turned[:6], "J": turned[6:]}
+    flags = ["--order", "trials-last", "--drop-voxels", "--image-axes", "nwh"]
+    root = imported(tmp_path, arrays, *LATENTS, *IMAGES, *flags)
+    found = find_imported(root, "01")
+    kept = np.delete(np.concatenate([X, Y]), 2, axis=1)
+    np.testing.assert_array_equal(np.load(found.responses), kept.astype(np.float32))
+    from PIL import Image
+
+    names = trials_of(found, read_stimuli(root), InputSettings()).trials["stim_file"]
+    for name, image in zip(names, images, strict=True):
+        shown = np.asarray(Image.open(root / "stimuli" / name))
+        np.testing.assert_array_equal(shown[..., 0], image)
+
+
+def test_labels_and_overwriting_of_hypers_files_are_as_the_flags_say(tmp_path, rng):
+    a, path = planted(rng), tmp_path / "data_1.dat"
+    for shift in (0, 1):
+        path.write_bytes(pickle.dumps((a["X"] + shift, a["T"], a["Y"], a["U"])))
+        argv = ["import-hyper", path, tmp_path / "o", "--participant-label", "sub-7", "--overwrite"]
+        assert cli.main([str(word) for word in argv]) == 0
+        found = np.load(find_imported(tmp_path / "o", "7").responses)
+        np.testing.assert_allclose(found[:60], a["X"] + shift, rtol=1e-5)
 
 
 def test_flags_take_several_variables_one_after_the_other():
@@ -228,6 +260,42 @@ def test_a_damaged_import_is_refused_with_what_to_do(tmp_path, rng, damage, word
     with pytest.raises(InputError, match=words) as caught:
         trials_of(find_imported(root, "01"), read_stimuli(root), InputSettings())
     assert "--overwrite" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"), [("train", "1 training trial"), ("test", "show 1 stimulus")]
+)
+def test_too_few_trials_or_test_stimuli_are_refused(tmp_path, rng, split, words):
+    root = imported(tmp_path, planted(rng), *LATENTS)
+    (path,) = root.glob("sub-01/func/*_statmap.tsv")
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    of_set = table["split"] == split
+    if split == "test":
+        table.loc[of_set, ["stim_id", "stim_file"]] = ["stimulus00061", "n/a"]
+    else:
+        table.loc[of_set.to_numpy() & (np.arange(len(table)) > 0), "split"] = "test"
+    table.to_csv(path, sep="\t", index=False)
+    with pytest.raises(InputError, match=words):
+        plan_import(root, "01", Settings(), read_stimuli(root))
+
+
+def test_a_mask_of_the_decoder_on_another_grid_or_without_voxels_is_refused(tmp_path, rng):
+    from hyper_bids import volumes
+
+    mask = np.zeros((5, 6, 4), bool)
+    mask.ravel()[:40] = True
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("given", "moved", "beside")}
+    volumes.write_mask(paths["given"], mask, np.diag([3.0, 3, 3, 1]))
+    volumes.write_mask(paths["moved"], mask, np.diag([2.0, 3, 3, 1]))
+    volumes.write_mask(paths["beside"], ~mask, np.diag([3.0, 3, 3, 1]))
+    found = find_imported(
+        imported(tmp_path, planted(rng), *LATENTS, "--mask", paths["given"]), "01"
+    )
+    check_decoder_mask(found, VoxelSettings(decoder_mask=str(paths["given"])))
+    with pytest.raises(InputError, match="another grid"):
+        check_decoder_mask(found, VoxelSettings(decoder_mask=str(paths["moved"])))
+    with pytest.raises(UsageError, match="none of its voxels"):
+        check_decoder_mask(found, VoxelSettings(decoder_mask=str(paths["beside"])))
 
 
 # --- ranking of voxels ---------------------------------------------------------------------------
@@ -496,7 +564,7 @@ def test_the_penalty_for_repeated_stimuli_is_that_for_new_ones(tmp_path, rng):
 
 
 def test_methods_text_says_that_responses_were_imported_and_from_what():
-    from hyper_bids.config import Settings, to_dict
+    from hyper_bids.config import to_dict
     from hyper_bids.report.methods import methods_text
 
     settings = {"voxels": to_dict(Settings().voxels), "decoder": to_dict(Settings().decoder)}

@@ -18,6 +18,7 @@ from hyper_bids.errors import HyperBidsError, InputError, OutputError, UsageErro
 from hyper_bids.importing import files
 from hyper_bids.importing.checks import check_sets
 from hyper_bids.importing.commands import Import, import_hyper, import_responses
+from hyper_bids.importing.encode import ModelEncoder
 from hyper_bids.importing.gather import row_numbers
 from hyper_bids.importing.orientation import Given
 from hyper_bids.importing.pictures import Pictures, to_pictures
@@ -88,6 +89,22 @@ def write(folder, kind, arrays):
             with path.open("r+b") as stream:
                 stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64")
     return path
+
+
+def test_truth_values_of_matlab_are_truth_values_in_both_of_its_formats(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    from scipy.io import savemat
+
+    flags = np.array([[True, False, True, True]])
+    savemat(tmp_path / "v5.mat", {"flags": flags})
+    with h5py.File(tmp_path / "v73.mat", "w") as file:
+        item = file.create_dataset("flags", data=flags.T.astype(np.uint8))
+        item.attrs["MATLAB_class"] = np.bytes_("logical")
+    for name in ("v5.mat", "v73.mat"):
+        found = files.read(tmp_path / name, "flags")
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, flags)
+        assert files.contents(tmp_path / name)[0].dtype == "bool"
 
 
 def test_a_file_of_one_array_needs_no_name(tmp_path, rng):
@@ -330,13 +347,33 @@ def test_trials_that_name_what_they_show(rng):
     np.testing.assert_allclose(test.latents, U[[0, 2]], rtol=1e-6)
     assert test.stimulus.tolist() == [0, 1] * 3
     said_by(InputError, lambda: check_sets(given(X, T), given(Y, U[:2], shown=shown)), "6")
+    first, second = rng.integers(0, 256, (12, 4, 4)), rng.integers(0, 256, (5, 4, 4))
+    said_by(
+        InputError,
+        lambda: check_sets(given(X, T, images=first), given(Y, U, images=second, shown=shown)),
+        "5 images for 6 rows of test latents",
+    )
     said_by(InputError, lambda: row_numbers(np.array([0, 1]), "s.mat: s", 1), "s.mat: s", "from 1")
     said_by(InputError, lambda: row_numbers(np.array([0.5, 1]), "s.mat: s", 0), "whole numbers")
 
 
+def test_runs_keep_their_labels_whatever_their_size_and_are_of_both_sets(rng):
+    X, T, Y, U = sets(rng)
+    runs = np.repeat([20230101, 20230102, 7], 4)
+    call = lambda a, b: check_sets(given(X, T, runs=a), given(Y, U, runs=b))  # noqa: E731
+    for array in (runs, runs.astype(float)):
+        train, test = call(array, np.full(5, 7.5))
+        assert train.runs == [str(run) for run in runs]
+        assert test.runs == ["7.5"] * 5
+    said_by(UsageError, lambda: call(runs, None), "runs", "test trials", "both")
+    said_by(InputError, lambda: call(runs, np.full(5, np.nan)), "runs", "not finite")
+
+
 def test_equal_test_stimuli_are_one_stimulus_shown_again(rng):
     X, T, Y, U = sets(rng, (12, 6))
-    _, test = check_sets(given(X, T), given(Y, np.tile(U[:3], (2, 1))))
+    U[0, 0] = 0.0
+    again = U[:3] * np.array([-1.0, 1, 1]) ** (U[:3] == 0)  # minus zero is zero
+    _, test = check_sets(given(X, T), given(Y, np.concatenate([U[:3], again])))
     assert test.stimulus.tolist() == [0, 1, 2, 0, 1, 2]
     assert len(test.latents) == 3
     same = np.tile(U[:1], (6, 1))
@@ -549,6 +586,54 @@ def test_latents_are_encoded_from_images_where_none_are_given(tmp_path, rng):
     said_by(UsageError, lambda: import_responses(tmp_path / "other", setting), "neither latents")
 
 
+@pytest.mark.parametrize("n", [(70, 5), (40, 3)])
+def test_an_image_in_both_sets_is_one_stimulus_whatever_batch_encoded_it(tmp_path, rng, n):
+    images = rng.integers(0, 256, (n[0], 8, 8), dtype=np.uint8)
+    new = rng.integers(0, 256, (n[1] - 2, 8, 8), dtype=np.uint8)
+    X, Y = (rng.standard_normal((k, 7)) for k in n)
+    np.savez(tmp_path / "r.npz", X=X, Y=Y, I=images, J=np.concatenate([images[:2], new]))
+    wanted = {"training responses": "X", "test responses": "Y", "training images": "I",
+              "test images": "J"}  # fmt: skip
+    import_responses(tmp_path / "out", Import((tmp_path / "r.npz",), wanted))
+    _, table, _ = read_back(tmp_path / "out", "01")
+    assert table["stim_id"][n[0] : n[0] + 2].tolist() == table["stim_id"][:2].tolist()
+    assert len(read_stimuli(tmp_path / "out").table) == sum(n) - 2
+
+
+def test_test_images_that_an_earlier_imports_eigenfaces_were_fitted_to_are_refused(tmp_path, rng):
+    images = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    wanted = {"training responses": "X", "test responses": "Y", "training images": "I",
+              "test images": "J"}  # fmt: skip
+
+    def load(label, train, test, **more):
+        path = tmp_path / f"{label}.npz"
+        X, Y = (rng.standard_normal((len(rows), 7)) for rows in (train, test))
+        np.savez(path, X=X, Y=Y, I=images[train], J=images[test])
+        import_responses(tmp_path / "out", Import((path,), wanted, label, **more))
+
+    rows = np.arange(40)
+    load("01", rows[:20], rows[20:30])
+    # What was in neither set, or in the test set, of the first.
+    load("02", rows[:20], rows[25:])
+    # Stimuli of one participant in both sets are the participant level's to refuse.
+    load("04", rows[:20], rows[10:20])
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    for label in ("03", "01"):
+        said_by(
+            InputError, lambda k=label: load(k, rows[20:], rows[15:20], overwrite=True),
+            "fitted to test stimuli", "stimulus00016", "another folder",
+        )  # fmt: skip
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+    # As an import leaves it that is interrupted: eigenfaces are fitted anew.
+    about = tmp_path / "out/stimuli/latents.json"
+    first = json.loads(about.read_text())
+    about.with_name("latents.tsv").unlink()
+    load("01", rows[20:], rows[15:20], overwrite=True)
+    again = json.loads(about.read_text())
+    assert again["GeneratorFile"] == first["GeneratorFile"]
+    assert again["GeneratorChecksum"] != first["GeneratorChecksum"]
+
+
 def test_nothing_is_overwritten_unless_asked(tmp_path, rng):
     X, T, Y, U = sets(rng)
     path, out = tmp_path / "r.npz", tmp_path / "out"
@@ -576,7 +661,24 @@ def test_another_participant_with_latents_of_another_length(tmp_path, rng):
     said_by(
         InputError, lambda: import_responses(tmp_path / "out", wanted), "LatentDimension 3", "4"
     )
+    model = Import((tmp_path / "a.npz",), VARIABLES, "02", generator="other")
+    said_by(
+        InputError, lambda: import_responses(tmp_path / "out", model), "Generator unknown", "other"
+    )
     assert not (tmp_path / "out" / "sub-02").exists()
+
+
+def test_latents_that_an_interrupted_import_left_without_rows_are_written_over(tmp_path, rng):
+    found = {}
+    for label in ("01", "02"):
+        X, T, Y, U = sets(rng)
+        np.savez(tmp_path / "r.npz", X=X, T=T, Y=Y, U=U)
+        import_responses(tmp_path / "out", Import((tmp_path / "r.npz",), VARIABLES, label))
+        found[label] = np.concatenate([T, U]).astype(np.float32)
+        path = tmp_path / "out" / "stimuli" / "latents.npy"
+        np.save(path, np.concatenate([np.load(path), np.ones((4, 3), np.float32)]))
+    for label, latents in found.items():
+        np.testing.assert_array_equal(read_back(tmp_path / "out", label)[2], latents)
 
 
 def test_more_voxels_than_an_axis_of_nifti_has():
@@ -625,6 +727,42 @@ def test_eigenfaces_of_the_training_images_are_the_default_and_stay(tmp_path, rn
     for latents, images in found:
         pictures = np.repeat(images.reshape(-1, 28, 28, 1), 3, axis=3)
         np.testing.assert_allclose(latents, model.encode(pictures), atol=1e-5)
+
+
+def test_an_image_that_is_shown_again_counts_once_in_the_eigenfaces(rng):
+    images = rng.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    models = []
+    for train in (images, np.concatenate([images, images[:5]])):
+        encode = ModelEncoder()
+        encode(train, images[:2])
+        models.append(encode.model)
+    np.testing.assert_array_equal(models[0].mean, models[1].mean)
+    np.testing.assert_array_equal(models[0].components, models[1].components)
+
+
+def test_eigenfaces_of_large_images_are_of_smaller_ones(rng):
+    encode = ModelEncoder()
+    encode(*(rng.integers(0, 256, (n, 256, 128, 3), dtype=np.uint8) for n in (4, 2)))
+    assert encode.model.image_shape == (128, 64, 3)
+
+
+def test_images_reach_the_model_as_they_would_from_files(tmp_path, rng):
+    from PIL import Image
+
+    from hyper_bids.generators.pictures import read_picture
+
+    class Middle:
+        image_shape, frame = (8, 6, 3), 0.7
+
+        def encode(self, images):
+            return images.reshape(len(images), -1)
+
+    images = rng.integers(0, 256, (3, 31, 20, 3), dtype=np.uint8)
+    found, _ = ModelEncoder(Middle())(images, images[:1])
+    for row, image in zip(found, images, strict=True):
+        Image.fromarray(image).save(tmp_path / "x.png")
+        read = read_picture(tmp_path / "x.png", (8, 6), 0.7)
+        np.testing.assert_allclose(row, read.ravel(), atol=1e-6)
 
 
 # --- parts of files ------------------------------------------------------------------------------
@@ -701,3 +839,33 @@ def test_trials_of_the_layout_of_bdpy_are_chosen_by_a_column(tmp_path, rng):
         InputError, lambda: import_responses(tmp_path / "b", Import(paths, wanted)),
         "dataset[DataType]", "3", "there are 1, 2",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ["all trials in both training and test"]),
+        ({"test trials": "late=1"}, ["8 trials (the first is 4, from 0) in both"]),
+        (
+            {"training trials": "late=0", "test trials": "odd=1"},
+            ["2 trials (the first is 1, from 0) in both"],
+        ),
+        ({"training trials": "late=0", "test responses": ("a.npz:X", "b.npz:X")}, ["in both"]),
+        (
+            {"training trials": "late", "test trials": "late=1"},
+            ["row number 1", "8 times", "NAME=1"],
+        ),
+        ({"test trials": ("late=1", "odd=0"), "test responses": ("a.npz:X", "b.npz:X")}, ["one v"]),
+    ],
+)
+def test_a_trial_is_in_one_set_and_there_once(tmp_path, rng, changes, words):
+    np.savez(tmp_path / "a.npz", X=rng.standard_normal((12, 5)), L=rng.standard_normal((12, 3)),
+             late=(np.arange(12) >= 4).astype(int), odd=np.arange(12) % 2)  # fmt: skip
+    np.savez(tmp_path / "b.npz", X=rng.standard_normal((12, 5)))
+    wanted = {
+        "training responses": "a.npz:X", "test responses": "a.npz:X", "training latents": "L",
+        "test latents": "L",
+    }  # fmt: skip
+    setting = Import((tmp_path / "a.npz", tmp_path / "b.npz"), wanted | changes)
+    said_by(HyperBidsError, lambda: import_responses(tmp_path / "out", setting), *words)
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,8 @@ class TrialSet:
     latents : float32 array of shape (n_stimuli, n_latents)
     images : uint8 array of shape (n_stimuli, height, width, 3), or None
     runs : list of str, or None
+    keys : list of bytes
+        Of each stimulus, as :func:`stimulus_key` gives them.
     """
 
     responses: np.ndarray
@@ -35,6 +37,7 @@ class TrialSet:
     latents: np.ndarray
     images: np.ndarray | None
     runs: list[str] | None
+    keys: list[bytes]
 
 
 Encoder = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -71,7 +74,7 @@ def check_sets(
         given.
     """
     sets = {"training": train, "test": test}
-    for what in ("latents", "images"):
+    for what in ("latents", "images", "runs"):
         if (getattr(train, what) is None) != (getattr(test, what) is None):
             lacking = "training" if getattr(train, what) is None else "test"
             raise UsageError(
@@ -168,26 +171,43 @@ def _set(name: str, given: Given, responses, latents, images) -> TrialSet:
             f"is {latents[tuple(wrong[0])]}; finite numbers are wanted."
         )
     shown = np.arange(n_stimuli) if given.shown is None else np.asarray(given.shown).ravel()
-    place: dict[bytes, int] = {}
-    kept: list[int] = []
-    stimulus = np.empty(len(shown), np.int64)
-    for trial, row in enumerate(shown):
-        # Equal latents and images are one stimulus, shown again.
-        key = stimulus_key(latents[row], None if images is None else images[row])
-        if key not in place:
-            place[key] = len(kept)
-            kept.append(int(row))
-        stimulus[trial] = place[key]
-    runs = None if given.runs is None else [f"{value:g}" for value in given.runs.ravel().tolist()]
-    return TrialSet(
-        responses, stimulus, latents[kept], None if images is None else images[kept], runs
-    )
+    # Latents that were encoded here differ in their last bits from batch to batch.
+    keys = {
+        row: stimulus_key(
+            None if given.latents is None else latents[row], None if images is None else images[row]
+        )
+        for row in dict.fromkeys(shown.tolist())
+    }
+    # Equal latents and images are one stimulus, shown again.
+    first: dict[bytes, int] = {}
+    for row, key in keys.items():
+        first.setdefault(key, row)
+    place = {key: k for k, key in enumerate(first)}
+    stimulus = np.array([place[keys[row]] for row in shown.tolist()], np.int64)
+    kept = list(first.values())
+    pictures = None if images is None else images[kept]
+    return TrialSet(responses, stimulus, latents[kept], pictures, _run_labels(given), list(first))
 
 
-def stimulus_key(latents: np.ndarray, image: np.ndarray | None) -> bytes:
-    """Return what tells a stimulus from others: a digest of its latents and its image."""
-    # + 0.0: minus zero equals zero, but has other bytes.
-    digest = hashlib.sha256((np.asarray(latents, np.float32) + np.float32(0)).tobytes())
+def _run_labels(given: Given) -> list[str] | None:
+    if given.runs is None:
+        return None
+    if not np.isfinite(given.runs).all():
+        raise InputError(
+            f"{given.place('runs')}: runs that are not finite; a number for each trial is wanted."
+        )
+    return [str(value).removesuffix(".0") for value in given.runs.ravel().tolist()]
+
+
+def stimulus_key(latents: np.ndarray | None, image: np.ndarray | None) -> bytes:
+    """Return what tells a stimulus from others: a digest of its latents and its image.
+
+    None for what is not there, and for latents that were encoded from the image.
+    """
+    digest = hashlib.sha256()
+    if latents is not None:
+        # + 0.0: minus zero equals zero, but has other bytes.
+        digest.update((np.asarray(latents, np.float32) + np.float32(0)).tobytes())
     if image is not None:
         digest.update(str(image.shape).encode() + image.tobytes())
     return digest.digest()

@@ -16,6 +16,7 @@ from hyper_bids.importing.gather import (
     ROLES,
     SETS,
     Reading,
+    check_apart,
     check_roles,
     gather,
     split_value,
@@ -215,16 +216,23 @@ def _read(wanted: Import, grid: Grid | None) -> tuple[list[Given], dict, bool]:
     for role in [role for role in variables if role.endswith(" trials")]:
         split = [split_value(name) for name in variables[role]]
         variables[role] = tuple(name for name, _ in split)
+        if len({value for _, value in split}) > 1:
+            raise UsageError(
+                f"{role}, {' '.join(variables[role])}: one value for all variables is wanted."
+            )
         values[role] = split[0][1]
     found = {
         role: tuple(files.find(wanted.paths, name) for name in held)
         for role, held in variables.items()
     }
     matrix = takes_parts(variables, None if grid is None else grid.mask)
-    given = []
+    given, taken = [], []
     for name in SETS:
         own = {role: found[f"{name} {role}"] for role in ROLES if f"{name} {role}" in found}
         mask = None if grid is None else grid.mask
         reading = Reading(own, wanted.first, wanted.order, mask, matrix)
-        given.append(gather(reading, values.get(f"{name} trials")))
+        arrays, trials = gather(reading, values.get(f"{name} trials"))
+        given.append(arrays)
+        taken.append(trials)
+    check_apart(*taken)
     return given, found, matrix

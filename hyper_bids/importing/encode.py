@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +69,10 @@ class ModelEncoder:
         from hyper_bids.generators.eigenface import fit_eigenface
 
         # An image that is shown again counts once.
-        _, first = np.unique([image.tobytes() for image in images], return_index=True)
-        unique = images[np.sort(first)]
+        first: dict[bytes, int] = {}
+        for k, image in enumerate(images):
+            first.setdefault(hashlib.sha256(image.tobytes()).digest(), k)
+        unique = images if len(first) == len(images) else images[list(first.values())]
         scale = LONGEST_SIDE / max(images.shape[1:3])
         if scale < 1:
             shape = tuple(max(1, round(side * scale)) for side in images.shape[1:3])
@@ -99,7 +102,9 @@ def model_of(out: Path | str) -> ImageGenerator | None:
         If it is named in ``stimuli/latents.json``, but not there.
     """
     about = Path(out) / "stimuli" / "latents.json"
-    file = read_json(about).get("GeneratorFile") if about.is_file() else None
+    # The table is written last: without it, an import was interrupted, and nothing is there.
+    whole = about.is_file() and about.with_name("latents.tsv").is_file()
+    file = read_json(about).get("GeneratorFile") if whole else None
     if file is None:
         return None
     from hyper_bids.generators.eigenface import load_eigenface

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyper_bids.errors import InputError, UsageError
+from hyper_bids.errors import InputError, UsageError, counted
 from hyper_bids.importing import files
 from hyper_bids.importing.orientation import Given, said
 
@@ -50,7 +50,9 @@ def split_value(text: str) -> tuple[str, float | None]:
     return (match[1], float(match[2])) if match else (text, None)
 
 
-def gather(reading: Reading, value: float | None = None) -> Given:
+def gather(
+    reading: Reading, value: float | None = None
+) -> tuple[Given, dict[Place, np.ndarray | None]]:
     """Read one set.
 
     Parameters
@@ -62,6 +64,8 @@ def gather(reading: Reading, value: float | None = None) -> Given:
     Returns
     -------
     Given
+    dict
+        Each variable of responses to the trials that were taken of it; None: all.
     """
     places = reading.places
     where = {role: ", ".join(f"{p}: {name}" for p, name in held) for role, held in places.items()}
@@ -69,9 +73,10 @@ def gather(reading: Reading, value: float | None = None) -> Given:
     if "trials" in places:
         rows, total = _selected(_flat(places["trials"]), where["trials"], reading.first, value)
     if reading.matrix:
-        responses, n_all = _responses(reading, where["responses"], rows, total)
+        responses, n_all, taken = _responses(reading, where["responses"], rows, total)
     else:
         responses, n_all = files.read(*places["responses"][0]), 0
+        taken = {places["responses"][0]: None}
     arrays: dict[str, np.ndarray | None] = {}
     for role in ("shown", "runs"):
         if role in places:
@@ -84,7 +89,31 @@ def gather(reading: Reading, value: float | None = None) -> Given:
         arrays["shown"] = row_numbers(arrays["shown"], where["shown"], reading.first)
     if "images" in places:
         arrays["images"], arrays["shown"] = _images(places["images"], arrays)
-    return Given(responses, **arrays, where=where)
+    return Given(responses, **arrays, where=where), taken
+
+
+def check_apart(
+    train: dict[Place, np.ndarray | None], test: dict[Place, np.ndarray | None]
+) -> None:
+    """Check that no trial is in both sets.
+
+    Raises
+    ------
+    InputError
+        With how many are.
+    """
+    for place in train.keys() & test.keys():
+        first, second = train[place], test[place]
+        both = "all trials"
+        if first is not None and second is not None:
+            common = np.intersect1d(first, second)
+            if not len(common):
+                continue
+            both = f"{counted(len(common), 'trial')} (the first is {common[0]}, from 0)"
+        raise InputError(
+            f"{place[0]}: {place[1]}: {both} in both training and test. Say which trials are whose "
+            f"with --train-trials and --test-trials."
+        )
 
 
 def row_numbers(values: np.ndarray, where: str, first: int) -> np.ndarray:
@@ -115,13 +144,20 @@ def _selected(
             there = ", ".join(f"{v:g}" for v in np.unique(values)[:8])
             raise InputError(f"{where}: no trial has the value {value}; there are {there}.")
         return rows, len(values)
-    return row_numbers(values, where, first), None
+    rows = row_numbers(values, where, first)
+    each, counts = np.unique(rows, return_counts=True)
+    if counts.max() > 1:
+        raise InputError(
+            f"{where}: the row number {each[counts.argmax()] + first} stands there {counts.max()} "
+            f"times; each trial is wanted once. Of numbers that are truth values, say NAME=1."
+        )
+    return rows, None
 
 
 def _responses(
     reading: Reading, where: str, rows: np.ndarray | None, total: int | None
-) -> tuple[np.ndarray, int]:
-    """Return the chosen trials x voxels, and how many trials there are in all."""
+) -> tuple[np.ndarray, int, dict[Place, np.ndarray]]:
+    """Return the chosen trials x voxels, how many there are in all, and which of each variable."""
     places = reading.places["responses"]
     shapes = [
         next((v.shape for v in files.contents(path) if v.name == name), None)
@@ -143,11 +179,12 @@ def _responses(
     if len(rows) and rows.max() >= n_all:
         raise InputError(f"{where}: {n_all} trials, but row {rows.max()} (from 0) is asked for.")
     result: np.ndarray | None = None
-    start = 0
+    start, taken = 0, {}
     for (path, name), size in zip(places, sizes, strict=True):
         here = np.flatnonzero((rows >= start) & (rows < start + size))
         if len(here):
-            part = _part(path, name, rows[here] - start, last)
+            taken[path, name] = rows[here] - start
+            part = _part(path, name, taken[path, name], last)
             part = _masked(f"{path}: {name}", part, reading.mask)
             result = np.empty((len(rows), part.shape[1]), np.float32) if result is None else result
             if part.shape[1] != result.shape[1]:
@@ -159,7 +196,7 @@ def _responses(
         start += size
     if result is None:
         raise InputError(f"{where}: none of its trials is chosen.")
-    return result, n_all
+    return result, n_all, taken
 
 
 def _part(path: Path, name: str, rows: np.ndarray, last: bool) -> np.ndarray:

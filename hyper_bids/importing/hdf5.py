@@ -66,7 +66,8 @@ def datasets(file) -> dict[str, tuple[tuple[int, ...], str]]:
     def visit(name: str, item) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith(("#refs#", "#subsystem#")):
             shape = tuple(item.shape or ())
-            found[name] = (shape[::-1] if _is_matlab(item) else shape, str(item.dtype))
+            dtype = "bool" if _is_matlab(item, "logical") else str(item.dtype)
+            found[name] = (shape[::-1] if _is_matlab(item) else shape, dtype)
 
     file.visititems(visit)
     for name, (columns, n_columns) in _columns(file).items():
@@ -107,6 +108,8 @@ def read_dataset(path: Path, file, name: str, rows: np.ndarray | None = None) ->
     reverse = _is_matlab(item)
     array = _taken(item, rows, -1 if reverse else 0)
     array = array.T if reverse else array
+    # MATLAB's truth values are stored as numbers.
+    array = array.astype(bool) if _is_matlab(item, "logical") else array
     return array if columns is None else np.ascontiguousarray(array[:, columns])
 
 

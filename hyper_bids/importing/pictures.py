@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hyper_bids.errors import InputError, UsageError
+from hyper_bids.importing.orientation import said
 
 LOG = logging.getLogger("hyper_bids")
 
@@ -95,20 +96,20 @@ def _upright(
     axes = how.axes or _axes(where, array.shape, n)
     if sorted(axes) not in (sorted("nhw"), sorted("nhwc")) or len(axes) != array.ndim:
         raise UsageError(
-            f"{where}: axes {axes!r} for an array of {_said(array)}; each of n, h, w and, for "
-            f"colour, c is wanted once, as many as the array has axes."
+            f"{where}: axes {axes!r} for an array of {said(array.shape)}; each of n, h, w and, "
+            f"for colour, c is wanted once, as many as the array has axes."
         )
     view = np.transpose(array, [axes.index(name) for name in "nhwc" if name in axes])
     view = view if view.ndim == 4 else view[..., None]
     if n is not None and len(view) != n:
         raise InputError(
-            f"{where}: {len(view)} images in an array of {_said(array)} (axes {axes}), but {n} are "
-            f"wanted. Accepted: {_ACCEPTED}."
+            f"{where}: {len(view)} images in an array of {said(array.shape)} (axes {axes}), but "
+            f"{n} are wanted. Accepted: {_ACCEPTED}."
         )
     if view.shape[3] not in _CHANNELS:
         raise InputError(
-            f"{where}: {view.shape[3]} channels in an array of {_said(array)} (axes {axes}); 1, 3 "
-            f"and 4 are accepted."
+            f"{where}: {view.shape[3]} channels in an array of {said(array.shape)} (axes {axes}); "
+            f"1, 3 and 4 are accepted."
         )
     return view, replace(how, axes=axes)
 
@@ -116,13 +117,11 @@ def _upright(
 def _axes(where: str, shape: tuple[int, ...], n: int | None) -> str:
     """Find the axes: images first or last, channels where there are 1, 3 or 4 of them."""
     if len(shape) not in (3, 4):
-        raise InputError(
-            f"{where}: {len(shape)} axes ({' x '.join(map(str, shape))}). Accepted: {_ACCEPTED}."
-        )
+        raise InputError(f"{where}: {len(shape)} axes ({said(shape)}). Accepted: {_ACCEPTED}.")
     first, last = (n is None or shape[axis] == n for axis in (0, -1))
     if not first and not last:
         raise InputError(
-            f"{where}: {' x '.join(map(str, shape))}, but {n} images are wanted, on the first axis "
+            f"{where}: {said(shape)}, but {n} images are wanted, on the first axis "
             f"or the last. Accepted: {_ACCEPTED}."
         )
     if len(shape) == 3:
@@ -131,8 +130,7 @@ def _axes(where: str, shape: tuple[int, ...], n: int | None) -> str:
     fitting = [axes for axes in readings if shape[axes.index("c")] in _CHANNELS]
     if not fitting:
         raise InputError(
-            f"{where}: {' x '.join(map(str, shape))}, no axis has 1, 3 or 4 channels. Accepted: "
-            f"{_ACCEPTED}."
+            f"{where}: {said(shape)}, no axis has 1, 3 or 4 channels. Accepted: {_ACCEPTED}."
         )
     return fitting[0]
 
@@ -144,7 +142,7 @@ def _from_rows(
     if n is not None and array.shape[0] != n:
         if array.shape[1] != n:
             raise InputError(
-                f"{where}: {_said(array)}, but {n} images are wanted, one a row or a column."
+                f"{where}: {said(array.shape)}, but {n} images are wanted, one a row or a column."
             )
         array = array.T
     n_values = array.shape[1]
@@ -209,9 +207,10 @@ def _range(images: dict[str, np.ndarray], how: Pictures) -> tuple[float, float]:
         return 0, 1
     low, high = math.inf, -math.inf
     for where, array in images.items():
-        if not np.isfinite(array.min()) or not np.isfinite(array.max()):
+        ends = float(array.min()), float(array.max())
+        if not np.isfinite(ends).all():
             raise InputError(f"{where}: values that are not finite; mend the images.")
-        low, high = min(low, float(array.min())), max(high, float(array.max()))
+        low, high = min(low, ends[0]), max(high, ends[1])
     for least, most in ((0, 1), (-1, 1), (0, 255)):
         if least - _TOLERANCE <= low and high <= most + _TOLERANCE:
             LOG.info("Images: values %g to %g are taken as of the range %g to %g.",
@@ -234,7 +233,3 @@ def _to_uint8(where: str, images: np.ndarray, low: float, high: float) -> np.nda
         part = np.clip((part - np.float32(low)) / np.float32(high - low), 0, 1)
         result[first : first + _BLOCK] = np.rint(part * 255)
     return result
-
-
-def _said(array: np.ndarray) -> str:
-    return " x ".join(map(str, array.shape))

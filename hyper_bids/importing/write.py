@@ -7,7 +7,6 @@ trials x voxels), their table and a mask, under the names that the app gives to 
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +17,16 @@ import numpy as np
 from hyper_bids import __version__, volumes
 from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
 from hyper_bids.bids.dataset import IMPORT, is_import
+from hyper_bids.bids.imported import TASK
 from hyper_bids.bids.names import output_path
+from hyper_bids.bids.outputs import sha256
+from hyper_bids.bids.root import BIDS_VERSION
 from hyper_bids.bids.tables import LINE, read_json, read_table
-from hyper_bids.errors import InputError, OutputError
-from hyper_bids.importing.checks import TrialSet, stimulus_key
+from hyper_bids.errors import InputError, OutputError, listing
+from hyper_bids.importing.checks import TrialSet
 
-BIDS_VERSION = "1.11.1"
-TASK = "imported"
+# In latents.json: how many of the first stimuli the model in GeneratorFile was fitted to.
+_FITTED = "GeneratorTrainingStimuli"
 # The largest size of an axis in a NIfTI image.
 _LONGEST = 32767
 
@@ -44,7 +46,8 @@ STIMULUS_COLUMNS = {
     "stim_file": "Image of the stimulus, relative to stimuli/",
     "latent_row": "Row of its latents in latent_file, counted from 0",
     "latent_file": "File with the latents, relative to stimuli/",
-    "digest": "Start of the SHA-256 of its latents and image: equal stimuli stand there once",
+    "digest": "Start of the SHA-256 of its latents and image, of the image alone where it was "
+    "encoded: equal stimuli stand there once",
 }
 
 _README = """\
@@ -157,7 +160,8 @@ def write_participant(
     OutputError
         As :func:`check_folder`, or if a file cannot be written.
     InputError
-        If the latents are of another length or image model than those that are there.
+        If the latents are of another length or image model than those that are there, or test
+        stimuli are among those that this model was fitted to.
     """
     out = Path(out)
     check_folder(out, participant, overwrite)
@@ -181,12 +185,13 @@ def _add_stimuli(folder: Path, sets: tuple[TrialSet, TrialSet], source: Source) 
     path = folder / "latents.tsv"
     rows, latents = _there(path, sets[0].latents.shape[1], source)
     known = {row["digest"]: row for row in rows}
+    digests = [[key.hex()[:32] for key in part.keys] for part in sets]
+    _check_unseen(folder, rows, *digests)
     found, new = [], []
-    for part in sets:
+    for part, own in zip(sets, digests, strict=True):
         named = []
-        for k, vector in enumerate(part.latents):
+        for k, (digest, vector) in enumerate(zip(own, part.latents, strict=True)):
             image = None if part.images is None else part.images[k]
-            digest = stimulus_key(vector, image).hex()[:32]
             if digest not in known:
                 name = f"stimulus{len(rows) + 1:05d}"
                 file = "n/a" if image is None else f"images/{name}.png"
@@ -232,6 +237,21 @@ def _there(path: Path, n_latents: int, source: Source) -> tuple[list[dict], np.n
     return rows, latents[: len(rows)]
 
 
+def _check_unseen(folder: Path, rows: list[dict], train: list[str], test: list[str]) -> None:
+    """Refuse test stimuli that the image model of an earlier import was fitted to.
+
+    Those that this participant has in training, too, are refused at the participant level.
+    """
+    n_fitted = read_json(folder / "latents.json").get(_FITTED, 0) if rows else 0
+    names = {row["digest"]: row["stim_id"] for row in rows[:n_fitted]}
+    seen = [names[digest] for digest in test if digest in names and digest not in set(train)]
+    if seen:
+        raise InputError(
+            f"{folder}: the image model there was fitted to test stimuli of this participant "
+            f"({listing(seen)}), which an earlier import had in training. Give another folder."
+        )
+
+
 def _latents_sidecar(folder: Path, sets: tuple[TrialSet, TrialSet], source: Source) -> dict:
     model = {}
     if source.generator is not None:
@@ -241,6 +261,7 @@ def _latents_sidecar(folder: Path, sets: tuple[TrialSet, TrialSet], source: Sour
     if source.save_model is not None:
         model["GeneratorFile"] = f"{source.generator}.safetensors"
         model["GeneratorChecksum"] = source.save_model(folder / model["GeneratorFile"])
+        model[_FITTED] = len(sets[0].latents)
     described = {name: {"Description": text} for name, text in STIMULUS_COLUMNS.items()}
     return {
         "Description": f"Latents of what was shown. {source.latents}",
@@ -278,9 +299,9 @@ def _write_responses(out: Path, participant: str, sets, names: list, grid: Grid,
         "Shape": [len(frame), sets[0].responses.shape[1]],
         "DataType": "float32",
         "Units": "arbitrary",
-        "SourceFiles": {path.name: _sha256(path) for path in map(Path, source.files)},
+        "SourceFiles": {path.name: sha256(path) for path in map(Path, source.files)},
         "SourceVariables": source.variables,
-        "SHA256": {responses.name: _sha256(responses)},
+        "SHA256": {responses.name: sha256(responses)},
         "SoftwareVersion": __version__,
         **{name: {"Description": description} for name, description in COLUMNS.items()},
     }
@@ -320,8 +341,3 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     write_if_changed(path, buffer.getvalue())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
