@@ -19,9 +19,6 @@ import numpy as np
 from hyper_bids import filekinds
 from hyper_bids.errors import InputError, listing
 
-# The attributes of the paper, by unconditional boundaries.
-PAPERS = ("gender", "age", "eyeglasses", "pose", "smile")
-
 _FILE = re.compile(r"(?P<model>[^_]+_[^_]+)_(?P<attribute>.+)_boundary\.npy")
 _UNIT = 1e-4
 _MISSING = ("", "n/a", "nan", "none", "<na>")
@@ -61,10 +58,6 @@ class Directions:
         rows = [self.names.index(name) for name in names]
         high, fit = zip(*((self.high[row], self.fit[row]) for row in rows), strict=True)
         return Directions(tuple(names), self.vectors[rows], high, fit)
-
-    def unconditional(self) -> Directions:
-        """Return the directions whose name names no condition."""
-        return self.select([name for name in self.names if not is_conditional(name)])
 
 
 def is_conditional(name: str) -> bool:
@@ -117,34 +110,6 @@ def load_boundaries(
     names = tuple(sorted(found, key=lambda name: (is_conditional(name), name)))
     vectors = np.stack([found[name] for name in names])
     return Directions(names, vectors, names, (math.nan,) * len(names))
-
-
-def conditioned(vector: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-    """Return a direction freed of others: what is orthogonal to them, of length 1.
-
-    Parameters
-    ----------
-    vector : array of shape (n_latents,)
-    conditions : array of shape (n_conditions, n_latents)
-
-    Returns
-    -------
-    array of shape (n_latents,), float64
-
-    Raises
-    ------
-    ValueError
-        If the direction lies in the span of the conditions.
-    """
-    vector = np.asarray(vector, np.float64)
-    conditions = np.atleast_2d(np.asarray(conditions, np.float64))
-    # By singular values: conditions that depend on each other are no trouble.
-    _, s, basis = np.linalg.svd(conditions, full_matrices=False)
-    basis = basis[s > 1e-10 * s.max(initial=0)]
-    rest = vector - basis.T @ (basis @ vector)
-    if np.linalg.norm(rest) <= 1e-8 * np.linalg.norm(vector):
-        raise ValueError("the direction is a combination of its conditions; nothing is left")
-    return rest / np.linalg.norm(rest)
 
 
 def scores(latents: np.ndarray, directions: Directions, normalised: bool = False) -> np.ndarray:
@@ -211,10 +176,12 @@ def score_correlation(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     return (first * second).mean(axis=0)
 
 
-def from_labels(
-    latents_train: np.ndarray, labels_train: Mapping[str, Sequence], penalty: float | None = None
-) -> Directions:
+def from_labels(latents_train: np.ndarray, labels_train: Mapping[str, Sequence]) -> Directions:
     """Fit directions to labels of the training stimuli, by linear regression on their latents.
+
+    The penalty on the squared weights is the one with the smallest squared error when a training
+    stimulus is left out; ordinary least squares is among those if there are more stimuli than
+    latents.
 
     Parameters
     ----------
@@ -222,10 +189,6 @@ def from_labels(
     labels_train : mapping of str to sequence of length n_train
         One column for each attribute: numbers, or two values of text of which the later in the
         alphabet counts as high. Stimuli without a label (n/a) are left out of that attribute.
-    penalty : float, optional
-        On the squared weights. Without it, the one with the smallest squared error when a training
-        stimulus is left out; ordinary least squares is among those if there are more stimuli than
-        latents.
 
     Returns
     -------
@@ -254,7 +217,7 @@ def from_labels(
                 f"{len(np.unique(values[known]))} different values; at least {_FEWEST} labels and "
                 f"2 values are wanted."
             )
-        weights, explained = _regress(latents_train[known], values[known], penalty)
+        weights, explained = _regress(latents_train[known], values[known])
         vectors.append(weights / np.linalg.norm(weights))
         high.append(meaning)
         fit.append(explained)
@@ -264,9 +227,7 @@ def from_labels(
     )
 
 
-def _regress(
-    latents: np.ndarray, values: np.ndarray, penalty: float | None
-) -> tuple[np.ndarray, float]:
+def _regress(latents: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
     """Return weights, and the fraction of variance predicted with each stimulus left out."""
     n = len(values)
     y = values - values.mean()
@@ -276,14 +237,9 @@ def _regress(
         raise InputError("the latents of the training stimuli do not vary.")
     U, s, Vt = U[:, keep], s[keep], Vt[keep]
     projected = U.T @ y
-    candidates = [penalty] if penalty is not None else list(np.mean(s**2) * _PENALTIES)
-    if penalty is None and len(s) < n - 1:
+    candidates = list(np.mean(s**2) * _PENALTIES)
+    if len(s) < n - 1:  # else ordinary least squares fits any labels
         candidates.insert(0, 0.0)
-    if penalty == 0 and len(s) == n - 1:
-        raise InputError(
-            f"{n} labels of training stimuli for {latents.shape[1]} latents: ordinary least "
-            f"squares fits any labels. Take a penalty above 0, or None."
-        )
     total = np.sum((y * n / (n - 1)) ** 2)
     best, explained = candidates[0], -math.inf
     for candidate in candidates:

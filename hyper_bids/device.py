@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hyper_bids.errors import DeviceError, listing
@@ -52,6 +54,19 @@ def resolve_device(device: str) -> str:
             f"mend the driver, the PyTorch build or the container's --nv / --gpus flag."
         )
     return f"cuda:{index}"
+
+
+@contextmanager
+def exact_inference() -> Iterator[None]:
+    """Run networks without gradients, and as alike on all devices as PyTorch can.
+
+    TF32 has 10 bits of mantissa, and cuDNN's choice by timing changes from run to run.
+    """
+    import torch
+
+    exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, **exact):
+        yield
 
 
 def free_memory(device: str) -> int:

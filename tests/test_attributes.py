@@ -33,8 +33,7 @@ def test_public_boundaries_have_their_names_and_known_angles():
     found = attributes.load_boundaries(PUBLIC)
     assert found.names[:6] == ("age", "eyeglasses", "gender", "pose", "quality", "smile")
     assert len(found.names) == 15
-    assert found.unconditional().names == found.names[:6]
-    assert set(attributes.PAPERS) < set(found.names)
+    assert [attributes.is_conditional(name) for name in found.names] == [False] * 6 + [True] * 9
     gender, age, glasses, quality = found.select(["gender", "age", "eyeglasses", "quality"]).vectors
     assert gender @ age == pytest.approx(0.486, abs=5e-4)
     assert gender @ glasses == pytest.approx(0.523, abs=5e-4)
@@ -45,11 +44,14 @@ def test_public_boundaries_have_their_names_and_known_angles():
 def test_public_conditional_boundaries_are_the_unconditional_ones_freed_of_others():
     found = attributes.load_boundaries(PUBLIC)
     vector = dict(zip(found.names, found.vectors, strict=True))
-    one = attributes.conditioned(vector["age"], vector["gender"])
-    np.testing.assert_allclose(one, vector["age_c_gender"], atol=1e-6)
-    two = attributes.conditioned(vector["eyeglasses"], np.stack([vector["age"], vector["gender"]]))
-    assert two @ vector["eyeglasses_c_age_gender"] > 0.999
-    np.testing.assert_allclose([two @ vector["age"], two @ vector["gender"]], 0, atol=1e-12)
+
+    def freed(name, *conditions):
+        others = np.stack([vector[condition] for condition in conditions], axis=1)
+        rest = vector[name] - others @ np.linalg.lstsq(others, vector[name])[0]
+        return rest / np.linalg.norm(rest)
+
+    np.testing.assert_allclose(freed("age", "gender"), vector["age_c_gender"], atol=1e-6)
+    assert freed("eyeglasses", "age", "gender") @ vector["eyeglasses_c_age_gender"] > 0.999
 
 
 def test_boundaries_load_under_their_names_unconditional_first(tmp_path, rng):
@@ -114,15 +116,6 @@ def test_a_folder_without_boundaries_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="no boundaries"):
             attributes.load_boundaries(folder)
-
-
-def test_a_direction_is_freed_of_conditions_that_depend_on_each_other(rng):
-    vector, condition = rng.standard_normal((2, 7))
-    found = attributes.conditioned(vector, np.stack([condition, -2 * condition]))
-    wanted = vector - (vector @ condition) / (condition @ condition) * condition
-    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-12)
-    with pytest.raises(ValueError, match="nothing is left"):
-        attributes.conditioned(3 * condition, condition)
 
 
 # Scores
@@ -191,14 +184,6 @@ def test_a_planted_direction_is_found_from_numbers_and_from_two_words(rng):
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1)
 
 
-def test_without_penalty_the_direction_is_that_of_least_squares(rng):
-    latents, labels = rng.standard_normal((30, 4)), rng.standard_normal(30)
-    found = attributes.from_labels(latents, {"x": labels}, penalty=0.0)
-    design = np.column_stack([np.ones(30), latents])
-    weights = np.linalg.lstsq(design, labels, rcond=None)[0][1:]
-    np.testing.assert_allclose(found.vectors[0], weights / np.linalg.norm(weights), atol=1e-10)
-
-
 @pytest.mark.parametrize("n_latents", [4, 40])
 def test_the_penalty_is_the_one_that_predicts_left_out_stimuli_best(rng, n_latents):
     latents = rng.standard_normal((25, n_latents))
@@ -257,11 +242,6 @@ def test_true_and_false_are_numbers(rng):
 def test_labels_that_say_nothing_are_refused(rng, labels, message):
     with pytest.raises(InputError, match=f"attribute x: .*{message}|{message}"):
         attributes.from_labels(rng.standard_normal((4, 2)), {"x": labels})
-
-
-def test_least_squares_on_fewer_stimuli_than_latents_is_refused(rng):
-    with pytest.raises(InputError, match="fits any labels"):
-        attributes.from_labels(rng.standard_normal((5, 9)), {"x": range(5)}, penalty=0.0)
 
 
 def test_labels_of_another_number_of_stimuli_are_refused(rng):

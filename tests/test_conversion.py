@@ -67,6 +67,8 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_overwritten(checkpoi
         (path, tmp_path / "absent" / "out.safetensors", 73, "no such folder"),
         (tmp_path / "absent.pth", tmp_path / "out.safetensors", 64, "no such file"),
         (page, tmp_path / "out.safetensors", 65, "HTML page"),
+        # Too long a name for the system, but one that can be asked for.
+        (path, tmp_path / f"{'n' * 240}.safetensors", 73, "cannot be written"),
     ):
         assert cli.main(["convert-weights", str(source), str(target)]) == status
         assert word in said.messages[-1]

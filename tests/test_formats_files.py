@@ -84,7 +84,7 @@ def test_names_of_files_do_not_matter(files, tmp_path):
         for ending in (".safetensors", ".pkl", ".params", ""):
             other = tmp_path / f"file{number}{ending}"
             other.write_bytes(path.read_bytes())
-            assert formats.recognise(other) == formats.recognise(path)
+            assert formats.read_pggan(other)[1] == formats.read_pggan(path)[1]
 
 
 def test_other_files_are_told_as_what_they_are(tmp_path):
@@ -160,11 +160,27 @@ def test_a_network_saved_while_growing_is_refused(rng, tmp_path):
 
 def test_a_network_with_other_settings_is_refused(rng, monkeypatch, tmp_path):
     made = network_class(monkeypatch)
-    for settings in ({"label_size": 10}, {"use_pixelnorm": False}, {"normalize_latents": False}):
+
+    def write(**settings):
         last = network(made, karras_variables(rng), **settings)
         three = (network(made, {}), network(made, {}), last)
         (tmp_path / "a").write_bytes(pickle.dumps(three, 4))
-        assert next(iter(settings)) in said(tmp_path / "a")
+
+    for name, value in (
+        ("label_size", 10),
+        ("label_size", np.int64(10)),
+        ("num_channels", 1),
+        ("normalize_latents", False),
+        ("use_wscale", False),
+        ("use_pixelnorm", False),
+        ("pixelnorm_epsilon", 1e-6),
+        ("use_leakyrelu", False),
+        ("fmap_decay", np.float32(2)),
+    ):
+        write(**{name: value})
+        assert name in said(tmp_path / "a")
+    write(label_size=np.int64(0), use_leakyrelu=True, fmap_max=512)
+    formats.read_pggan(tmp_path / "a")
 
 
 @pytest.mark.parametrize("module", ["tfutil", "dnnlib.tflib.network"])
@@ -253,15 +269,21 @@ def test_weights_that_are_not_finite_are_named(rng, tmp_path):
     assert "layer3.bias holds a value that is not finite" in said(tmp_path / "a")
 
 
-def test_an_mxnet_file_of_sparse_or_nameless_or_too_many_bytes_is_refused(rng, tmp_path):
+def test_an_mxnet_file_of_sparse_arrays_too_many_names_or_too_many_bytes_is_refused(rng, tmp_path):
     path = tmp_path / "a"
-    write_mxnet(path, hyper_parameters(rng))
-    whole = path.read_bytes()
+    arrays = hyper_parameters(rng)
+    write_mxnet(path, arrays)
+    whole, n = path.read_bytes(), len(arrays)
+    # Where the names begin, the first of which is then given twice.
+    first = struct.pack("<Q", len(next(iter(arrays)))) + next(iter(arrays)).encode()
+    end = whole.rindex(struct.pack("<Q", n) + first)
     for content, words in (
         (whole + b"\0", "end at byte"),
         (whole[:28] + struct.pack("<i", 1) + whole[32:], "sparse"),
+        (whole[:32] + struct.pack("<i", 0) + whole[36:], "the network was never used"),
         (whole[:16] + struct.pack("<Q", 2**60) + whole[24:], "truncated or damaged"),
         (struct.pack("<QQQQ", 0x112, 0, 0, 0), "not a PGGAN"),
+        (whole[:end] + struct.pack("<Q", n + 1) + whole[end + 8 :] + first, "names, "),
     ):
         path.write_bytes(content)
         assert words in said(path)

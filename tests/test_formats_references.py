@@ -250,8 +250,8 @@ def write_mxnet(path, arrays, version=2):
     out = struct.pack("<QQQ", 0x112, 0, len(arrays))
     for array in arrays.values():
         shape = array.shape
-        if version == 2:
-            out += struct.pack("<Ii", 0xF993FAC9, 0)
+        if version >= 2:
+            out += struct.pack("<Ii", {2: 0xF993FAC9, 3: 0xF993FACA}[version], 0)
         if version == 1:
             out += struct.pack("<I", 0xF993FAC8)
         out += struct.pack(f"<I{len(shape)}{'q' if version else 'I'}", len(shape), *shape)

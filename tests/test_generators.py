@@ -122,7 +122,7 @@ def test_the_conversion_uses_every_array_and_refuses_others(tool):
 
 def test_the_demo_model_is_what_it_says(demo):
     assert isinstance(demo, protocol.ImageGenerator)
-    assert demo.name == checkpoints.embedded_name()
+    assert demo.name == "dcgan-digiface1m"
     assert checkpoints.load(demo.name).checksum == demo.checksum
     assert (demo.n_latents, demo.image_shape, demo.normalises) == (100, (64, 64, 3), False)
     content = checkpoints.KNOWN["demo"].read_bytes()

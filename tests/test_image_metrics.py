@@ -109,8 +109,10 @@ def each_correlation(first, second):
 
 @pytest.mark.parametrize("side", [None, 12])
 @pytest.mark.parametrize("block", [2**22, 100])
-def test_pixel_correlation_is_corrcoef_of_flattened_images(side, block, rng, monkeypatch):
+@pytest.mark.parametrize("held", [2**29, 4_100])
+def test_pixel_correlation_is_corrcoef_of_flattened_images(side, block, held, rng, monkeypatch):
     monkeypatch.setattr(pixels, "_BLOCK", block)
+    monkeypatch.setattr(pixels, "_HELD_BYTES", held)  # all images, or two at a time
     first, second = rng.integers(0, 256, (2, 5, 19, 23, 3), np.uint8)
     second = first // 2 + second // 2
     expected = each_correlation(metrics.resized(first, side), metrics.resized(second, side))

@@ -752,7 +752,7 @@ def test_images_reach_the_model_as_they_would_from_files(tmp_path, rng):
     from hyper_bids.generators.pictures import read_picture
 
     class Middle:
-        image_shape, frame = (8, 6, 3), 0.7
+        image_shape, frame, n_latents = (8, 6, 3), 0.7, 144
 
         def encode(self, images):
             return images.reshape(len(images), -1)

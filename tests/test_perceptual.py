@@ -257,6 +257,16 @@ def test_vgg16_gives_the_features_of_the_layer(small, tmp_path, pictures, layer,
     np.testing.assert_allclose(found.extract(pictures), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+def test_parameters_that_still_ask_for_gradients_are_read(small, tmp_path, pictures):
+    module = randomise(VGG16(2, 10, 5))
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    torch.save(dict(module.named_parameters()), tmp_path / "b.pth")
+    first, second = (
+        perceptual.load(tmp_path / name).extract(pictures[:1]) for name in ("a.pth", "b.pth")
+    )
+    np.testing.assert_array_equal(first, second)
+
+
 # Reference: EfficientNet-Lite0
 
 

@@ -334,6 +334,13 @@ def test_every_single_missing_array_is_named(state, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_array_without_a_row_or_an_axis_is_refused(state, tmp_path):
+    for key in ("block4.dense.weight", "block4.dense.bias", "rgb.weight"):
+        for array in (state[key][:0], np.float32(1)):
+            with pytest.raises(InputError):
+                saving.save_network(tmp_path / "x", "pggan", {**state, key: array}, "x", "none")
+
+
 def test_an_array_too_many_is_named(state, tmp_path):
     extra = {**state, "rgb8.weight": np.zeros((3, 16, 1, 1), np.float32)}
     with pytest.raises(InputError, match=r"Unknown: rgb8\.weight"):

@@ -7,10 +7,10 @@ from PIL import Image
 from hyper_bids.errors import InputError
 from hyper_bids.generators.pictures import (
     crop_box,
+    cut,
     find_pictures,
     picture_batches,
     read_picture,
-    read_pictures,
 )
 from hyper_bids.participant.shown import stimulus_images
 
@@ -88,8 +88,11 @@ def test_a_frame_is_the_middle_part_of_what_is_taken(saved, photo):
     whole = read_picture(path, (40, 40))
     np.testing.assert_array_equal(read_picture(path, (40, 40), 1.0), whole)
     assert (whole[[0, -1]] == np.float32(90) / np.float32(255)).all()
-    for read in (read_pictures([path], (20, 20), 0.5), *picture_batches([path], (20, 20), 9, 0.5)):
-        np.testing.assert_array_equal(read[0], read_picture(path, (20, 20), 0.5))
+    (read,) = picture_batches([path], (20, 20), 9, 0.5)
+    np.testing.assert_array_equal(read[0], read_picture(path, (20, 20), 0.5))
+    for size, frame in (((20, 20), 0.5), ((7, 9), 0.83), ((40, 70), 1.0)):
+        as_read = np.rint(255 * read_picture(path, size, frame))
+        np.testing.assert_array_equal(cut(wide, size, frame), as_read)
     for wrong in (0, 1.01, -0.5, np.nan):
         with pytest.raises(ValueError, match="above 0 to 1"):
             read_picture(path, (20, 20), wrong)
@@ -280,8 +283,7 @@ def test_batches_are_the_pictures_in_order_and_read_when_they_are_asked_for(save
     batches = list(picture_batches(paths, (3, 3), 2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_allclose(np.concatenate(batches)[:, 1, 1, 1] * 255, range(5), atol=1e-4)
-    np.testing.assert_array_equal(read_pictures(paths, (3, 3)), np.concatenate(batches))
-    assert read_pictures([], (3, 4)).shape == (0, 3, 4, 3)
+    assert list(picture_batches([], (3, 4))) == []
     lazy = picture_batches([*paths[:2], tmp_path / "none.png"], (3, 3), 2)
     assert next(lazy).shape == (2, 3, 3, 3)
     with pytest.raises(InputError, match=r"none\.png"):

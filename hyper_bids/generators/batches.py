@@ -17,6 +17,7 @@ import numpy as np
 
 from hyper_bids.device import free_memory
 from hyper_bids.errors import DeviceError
+from hyper_bids.generators.pictures import cut
 from hyper_bids.generators.protocol import to_uint8
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ WHOLE, BYTES_PER_WHOLE_PIXEL = 128**2, 2048
 BASE = 200 * 2**20
 # Of the free memory; the rest is for others, and for what the model of need leaves out.
 SHARE = 0.5
+
+
+# Images that are encoded at a time.
+_ENCODED = 64
 
 
 def choose_batch(
@@ -144,6 +149,39 @@ def generate_batches(
             size //= 2
             LOG.warning("%s: out of memory, going on with %d at a time", generator.name, size)
     return images
+
+
+def encode_images(model: ImageGenerator, images: np.ndarray) -> np.ndarray:
+    """Return the latents of images of any size, encoded in batches of one size.
+
+    The middle of each image that the model sees is brought to the model's size
+    (:func:`hyper_bids.generators.pictures.cut`). The last batch is filled up, so that latents do
+    not depend on how many images there are.
+
+    Parameters
+    ----------
+    model : ImageGenerator
+        With an encoder.
+    images : uint8 array of shape (n, height, width, 3)
+
+    Returns
+    -------
+    float32 array of shape (n, n_latents)
+
+    Raises
+    ------
+    InputError
+        If the model has no encoder.
+    """
+    found = np.empty((len(images), model.n_latents), np.float32)
+    batch = np.zeros((_ENCODED, *model.image_shape), np.float32)
+    for start in range(0, len(images), _ENCODED):
+        part = images[start : start + _ENCODED]
+        for row, image in zip(batch, part, strict=False):
+            row[:] = cut(image, model.image_shape[:2], model.frame)
+        batch[: len(part)] /= 255
+        found[start : start + len(part)] = model.encode(batch)[: len(part)]
+    return found
 
 
 def _generate(generator: ImageGenerator, latents: np.ndarray, size: int) -> np.ndarray | None:

@@ -24,31 +24,26 @@ from hyper_bids.generators import (
 )
 from hyper_bids.generators.batches import generate_batches
 from hyper_bids.generators.network import NetworkGenerator
-from hyper_bids.generators.saving import FORMAT, MODELS, check_shapes
+from hyper_bids.generators.saving import MODELS, check_shapes
+from hyper_bids.generators.weightfile import FORMAT
 
 if TYPE_CHECKING:
     from hyper_bids.generators.protocol import ImageGenerator
 
-__all__ = ["KNOWN", "PRECISIONS", "embedded_name", "generate_batches", "load", "read_public"]
+__all__ = ["KNOWN", "PRECISIONS", "generate_batches", "load", "read_public"]
 
 LOG = logging.getLogger("hyper_bids")
 
 PRECISIONS = ("auto", "float32", "bf16")
 
 _DATA = Path(__file__).resolve().parents[1] / "data"
-_EMBEDDED = "dcgan-digiface1m"
 
 # Names that need no file of the user's; the second is what the file calls itself.
 KNOWN: dict[str, Path] = {
     "demo": _DATA / "dcgan_digiface1m.safetensors",
-    _EMBEDDED: _DATA / "dcgan_digiface1m.safetensors",
+    "dcgan-digiface1m": _DATA / "dcgan_digiface1m.safetensors",
     "vaegan-digiface1m": _DATA / "vaegan_digiface1m.safetensors",
 }
-
-
-def embedded_name() -> str:
-    """Return the name of the image model that comes with the app."""
-    return _EMBEDDED
 
 
 def load(

@@ -33,10 +33,11 @@ import numpy as np
 from hyper_bids.errors import InputError, listing
 from hyper_bids.generators import weightfile
 from hyper_bids.generators.components import Chunks, decompose, rows_of, with_fixed_sign
+from hyper_bids.generators.protocol import checked_latents
+from hyper_bids.generators.weightfile import FORMAT
 
 LOG = logging.getLogger("hyper_bids")
 
-FORMAT = "hyper_bids"
 MODEL = "eigenface"
 
 # Components whose standard deviation is a smaller part of the first one's are rounding.
@@ -101,15 +102,7 @@ class Eigenface:
         ValueError
             If the latents have another shape, or are not finite.
         """
-        latents = np.asarray(latents, dtype=np.float32)
-        if latents.ndim != 2 or latents.shape[1] != self.n_latents:
-            raise ValueError(
-                f"latents {latents.shape}, but {self.name} wants (n, {self.n_latents})"
-            )
-        if not np.isfinite(latents).all():
-            row = int(np.flatnonzero(~np.isfinite(latents).all(axis=1))[0])
-            raise ValueError(f"latents have a value that is not finite in row {row}")
-        images = (latents * np.float32(self.scale)) @ self.components
+        images = (checked_latents(latents, self) * np.float32(self.scale)) @ self.components
         images += self.mean
         return np.clip(images, 0, 1, out=images).reshape(-1, *self.image_shape)
 

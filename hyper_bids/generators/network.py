@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.device import exact_inference
 from hyper_bids.errors import InputError
+from hyper_bids.generators.protocol import checked_latents
 
 if TYPE_CHECKING:
     import torch
@@ -70,24 +71,10 @@ class NetworkGenerator:
         """Return images of shape (n, height, width, 3), 0 to 1, on the device."""
         import torch
 
-        latents = np.ascontiguousarray(latents, dtype=np.float32)
-        if latents.ndim != 2 or latents.shape[1] != self.n_latents:
-            raise ValueError(
-                f"latents {latents.shape}, but {self.name} wants (n, {self.n_latents})"
-            )
-        if not np.isfinite(latents).all():
-            row = int(np.flatnonzero(~np.isfinite(latents).all(axis=1))[0])
-            raise ValueError(f"latents have a value that is not finite in row {row}")
+        latents = np.ascontiguousarray(checked_latents(latents, self))
         if len(latents) == 0:
             return torch.empty((0, *self.image_shape))
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            # TF32 has 10 bits of mantissa: images would differ between devices.
-            stack.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                )
-            )
+        with exact_inference():
             images = self.forward(self.weights, torch.tensor(latents, device=self.device))
             return images.add_(1).mul_(0.5).clamp_(0, 1).permute(0, 2, 3, 1)
 

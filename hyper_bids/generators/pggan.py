@@ -110,6 +110,7 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     for key in ("block4.dense.weight", "block4.dense.bias", "rgb.weight"):
         if key not in shapes:
             raise ValueError(f"{key} is missing")
+    n_units, n_latents = shapes["block4.dense.weight"][:2] or (0, 0)
     resolution = next(
         r
         for r in (*reversed(_doublings(RESOLUTIONS[-1])), 4)
@@ -117,10 +118,10 @@ def architecture_of(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     )
     return Architecture(
         resolution=resolution,
-        n_latents=shapes["block4.dense.weight"][1],
+        n_latents=n_latents,
         fmap_base=shapes["rgb.weight"][1] * resolution,
-        fmap_max=shapes["block4.dense.weight"][0] // 16,
-        dense_biases=16 * shapes["block4.dense.bias"][0] // shapes["block4.dense.weight"][0],
+        fmap_max=n_units // 16,
+        dense_biases=16 * shapes["block4.dense.bias"][0] // max(1, n_units),
     )
 
 
@@ -150,13 +151,27 @@ def native_bfloat16(device: str) -> bool:
     return ask is not None and bool(ask())
 
 
+def scale_of(name: str, shape: tuple[int, ...]) -> float:
+    """Return the scale of a weight: gain / sqrt(fan-in) (Karras et al. 2018, section 4.1).
+
+    The gain is sqrt(2); 1 for the layer to RGB, and sqrt(2) / 4 for the dense layer. Biases have
+    no scale.
+
+    Parameters
+    ----------
+    name : str
+        A weight of :meth:`Architecture.shapes`.
+    shape : tuple of int
+        Its shape, the units of the output first.
+    """
+    gain = {"block4.dense.weight": math.sqrt(2) / 4, "rgb.weight": 1.0}.get(name, math.sqrt(2))
+    return gain / math.sqrt(math.prod(shape[1:]))
+
+
 def prepare(
     weights: Mapping[str, torch.Tensor], precision: str = "float32"
 ) -> dict[str, torch.Tensor]:
     """Apply the scales of the equalised learning rate, and merge upsampling into the weights.
-
-    A weight is multiplied by gain / sqrt(fan-in) (Karras et al. 2018, section 4.1), a bias is not.
-    The gain is sqrt(2); 1 for the layer to RGB, and sqrt(2) / 4 for the dense layer.
 
     Parameters
     ----------
@@ -186,8 +201,7 @@ def prepare(
         if name.endswith(".bias"):
             ready[name] = tensor.to(kind)
             continue
-        gain = {"block4.dense.weight": math.sqrt(2) / 4, "rgb.weight": 1.0}
-        scaled = tensor * (gain.get(name, math.sqrt(2)) / math.sqrt(tensor[0].numel()))
+        scaled = tensor * scale_of(name, tuple(tensor.shape))
         if ".conv0." in name:
             scaled = _with_upsampling(scaled)
         # Channels last in memory: about a third faster on processors.

@@ -125,10 +125,7 @@ def read_picture(path: str | os.PathLike, size: tuple[int, int], frame: float = 
         with Image.open(path) as image:
             return _convert(path, image, size, frame)
     except FileNotFoundError:
-        what = (
-            "a link to a file that is not here (get it: datalad get)" if path.is_symlink() else ""
-        )
-        raise InputError(f"{path}: {what or 'no such file'}.") from None
+        raise InputError(f"{path}: {filekinds.in_place_of_file(path)}.") from None
     except (OSError, Image.DecompressionBombError, zlib.error, *_DAMAGED) as error:
         raise InputError(
             f"{path}: {what_it_is(path)} ({type(error).__name__}). Write it again as PNG, or take "
@@ -174,12 +171,22 @@ def picture_batches(
         yield batch
 
 
-def read_pictures(
-    paths: Sequence[str | os.PathLike], size: tuple[int, int], frame: float = 1.0
-) -> np.ndarray:
-    """Read pictures into one float32 array of shape (n, height, width, 3), RGB in [0, 1]."""
-    batches = list(picture_batches(paths, size, frame=frame))
-    return np.concatenate(batches or [np.empty((0, *size, 3), "f4")])
+def cut(image: np.ndarray, size: tuple[int, int], frame: float = 1.0) -> np.ndarray:
+    """Return the middle of a uint8 image at another size, as reading it from a file would.
+
+    Parameters
+    ----------
+    image : uint8 array of shape (height, width, 3)
+    size : tuple of int
+        Height and width that are wanted.
+    frame : float
+        As for :func:`read_picture`.
+    """
+    from PIL import Image
+
+    if image.shape[:2] == tuple(size) and frame == 1:
+        return image
+    return np.asarray(_resized(Image.fromarray(image), size, frame))
 
 
 def crop_box(width: int, height: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -203,10 +210,14 @@ def crop_box(width: int, height: int, size: tuple[int, int]) -> tuple[int, int, 
     return left, top, left + wide, top + high
 
 
-def _middle(box: tuple[int, int, int, int], frame: float) -> tuple[float, float, float, float]:
-    left, top, right, bottom = box
+def _resized(image: Image.Image, size: tuple[int, int], frame: float) -> Image.Image:
+    """Return the middle of a picture at another height and width."""
+    from PIL import Image
+
+    left, top, right, bottom = crop_box(*image.size, size)
     across, down = (1 - frame) / 2 * (right - left), (1 - frame) / 2 * (bottom - top)
-    return left + across, top + down, right - across, bottom - down
+    box = (left + across, top + down, right - across, bottom - down)
+    return image.resize((size[1], size[0]), Image.Resampling.LANCZOS, box)
 
 
 def _convert(path: Path, image: Image.Image, size: tuple[int, int], frame: float) -> np.ndarray:
@@ -214,18 +225,16 @@ def _convert(path: Path, image: Image.Image, size: tuple[int, int], frame: float
 
     kind = image.format
     image = ImageOps.exif_transpose(image)
-    box = _middle(crop_box(*image.size, size), frame)
-    target = (size[1], size[0])
     if image.mode in _MODES_16_BIT or (image.mode == "I" and kind in ("PNG", "PPM")):
         grey = Image.fromarray(np.asarray(image).astype(np.float32) / 65535)
-        values = np.asarray(grey.resize(target, Image.Resampling.LANCZOS, box))
+        values = np.asarray(_resized(grey, size, frame))
         return np.repeat(np.clip(values, 0, 1)[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise InputError(
             f"{path}: 32-bit values ({kind}, mode {image.mode}), whose range is not known. Write "
             f"it again with 8 or 16 bits."
         )
-    rgb = _over_white(image).resize(target, Image.Resampling.LANCZOS, box)
+    rgb = _resized(_over_white(image), size, frame)
     return np.asarray(rgb, dtype=np.float32) / np.float32(255)
 
 

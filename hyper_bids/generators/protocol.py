@@ -1,4 +1,4 @@
-"""What every image model offers, and two helpers that need no model."""
+"""What every image model offers, and helpers for latents and images of any of them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,17 @@ class ImageGenerator(Protocol):
             If the model has no encoder.
         """
         ...
+
+
+def checked_latents(latents: np.ndarray, model: ImageGenerator) -> np.ndarray:
+    """Return latents as float32; raise a ValueError for another shape, or a value not finite."""
+    latents = np.asarray(latents, dtype=np.float32)
+    if latents.ndim != 2 or latents.shape[1] != model.n_latents:
+        raise ValueError(f"latents {latents.shape}, but {model.name} wants (n, {model.n_latents})")
+    if not np.isfinite(latents).all():
+        row = int(np.flatnonzero(~np.isfinite(latents).all(axis=1))[0])
+        raise ValueError(f"latents have a value that is not finite in row {row}")
+    return latents
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:

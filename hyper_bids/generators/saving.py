@@ -11,8 +11,8 @@ import numpy as np
 
 from hyper_bids.errors import InputError, listing
 from hyper_bids.generators import dcgan, pggan, vaegan, weightfile
+from hyper_bids.generators.weightfile import FORMAT
 
-FORMAT = "hyper_bids"
 MODELS = {"pggan": pggan, "dcgan": dcgan, "vaegan": vaegan}
 # What a message calls the models that can be written.
 _CALLED = {"pggan": "a PGGAN", "vaegan": "a VAE-GAN"}
@@ -58,18 +58,29 @@ def save_network(
         raise ValueError(f"model {model!r}; one of {', '.join(_CALLED)} is wanted")
     arrays = {key: _as_array(path, key, value) for key, value in state.items()}
     shapes = {key: array.shape for key, array in arrays.items()}
-    try:
-        architecture = MODELS[model].architecture_of(shapes)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not the arrays of {_CALLED[model]} ({error}).") from None
-    expected = architecture.shapes()
-    check_shapes(path, shapes, expected)
+    architecture = checked_architecture(path, model, shapes)
     told = {"format": FORMAT, "model": model, "name": name, "licence": licence}
     told |= dataclasses.asdict(architecture)
     if source:
         told["source"] = source
     told = {key: str(value) for key, value in {**metadata, **told}.items()}
-    weightfile.write(Path(path), {key: arrays[key] for key in expected}, told)
+    weightfile.write(Path(path), {key: arrays[key] for key in architecture.shapes()}, told)
+
+
+def checked_architecture(path: object, model: str, shapes: Mapping[str, tuple[int, ...]]):
+    """Return the ``Architecture`` of a network with arrays of these shapes, all of them checked.
+
+    Raises
+    ------
+    InputError
+        If no network of the model, ``pggan`` or ``vaegan``, has such arrays.
+    """
+    try:
+        architecture = MODELS[model].architecture_of(shapes)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: not the arrays of {_CALLED[model]} ({error}).") from None
+    check_shapes(path, shapes, architecture.shapes())
+    return architecture
 
 
 def check_shapes(

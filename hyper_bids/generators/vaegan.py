@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.device import exact_inference
 from hyper_bids.errors import listing
 from hyper_bids.generators.network import NetworkGenerator
 
@@ -247,9 +248,7 @@ class VaeGanGenerator(NetworkGenerator):
                 f"images from {images.min():g} to {images.max():g}; 0 to 1 is wanted "
                 f"(divide uint8 by 255)"
             )
-        # As in generate: the same on every device.
-        exact = {"benchmark": False, "deterministic": True, "allow_tf32": False}
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, **exact):
+        with exact_inference():
             pixels = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous()
             return encode_forward(self.weights, pixels).cpu().numpy()
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hyper_bids import filekinds
-from hyper_bids.errors import InputError, listing
+from hyper_bids.errors import InputError, OutputError, listing
 
 if TYPE_CHECKING:
     import torch
+
+# What the project's own files call their format in the metadata.
+FORMAT = "hyper_bids"
 
 _TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 _TYPE_NAMES = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
@@ -113,6 +117,11 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     arrays : mapping of str to array
         Half, single or double precision.
     metadata : mapping of str to str
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; one that was there is as before.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     place = 0
@@ -131,8 +140,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
                 little = array.dtype.newbyteorder("<")
                 stream.write(np.ascontiguousarray(array, dtype=little).tobytes())
         part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}).") from None
     finally:
-        part.unlink(missing_ok=True)
+        # A name that is too long cannot be deleted either.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 
 from hyper_bids.bids.tables import read_json
 from hyper_bids.errors import InputError
+from hyper_bids.generators.batches import encode_images
+from hyper_bids.generators.pictures import cut
 
 if TYPE_CHECKING:
     from hyper_bids.generators.protocol import ImageGenerator
@@ -21,7 +23,6 @@ EIGENFACE = "eigenface"
 # Eigenfaces of larger images than this are of images that are made smaller: fine detail is not in
 # the first hundreds of components, and they take memory.
 LONGEST_SIDE = 128
-_BATCH = 64
 
 
 class ModelEncoder:
@@ -45,7 +46,7 @@ class ModelEncoder:
         if self.model is None:
             self.model = self._fit(train)
             self.is_fitted_here = True
-        return self._encoded(train), self._encoded(test)
+        return encode_images(self.model, train), encode_images(self.model, test)
 
     @property
     def name(self) -> str:
@@ -77,20 +78,10 @@ class ModelEncoder:
         if scale < 1:
             shape = tuple(max(1, round(side * scale)) for side in images.shape[1:3])
             LOG.info("Eigenfaces of the training images at %d x %d pixels.", *shape)
-            unique = resized(unique, shape)
+            unique = np.stack([cut(image, shape) for image in unique])
         return fit_eigenface(
             unique, self._n_components, name=EIGENFACE, source="training images of the import"
         )
-
-    def _encoded(self, images: np.ndarray) -> np.ndarray:
-        shape = self.model.image_shape[:2]
-        parts = [
-            self.model.encode(
-                resized(images[k : k + _BATCH], shape, self.model.frame).astype(np.float32) / 255
-            )
-            for k in range(0, len(images), _BATCH)
-        ]
-        return np.concatenate(parts)
 
 
 def model_of(out: Path | str) -> ImageGenerator | None:
@@ -135,29 +126,3 @@ def load_encoder(name: str) -> ImageGenerator:
             f"or eigenfaces (docs/image-models.md)."
         ) from None
     return model
-
-
-def resized(images: np.ndarray, shape: tuple[int, int], frame: float = 1.0) -> np.ndarray:
-    """Return the middle of uint8 images at another height and width.
-
-    Parameters
-    ----------
-    images : uint8 array of shape (n, height, width, 3)
-    shape : tuple of int
-        Height and width that are wanted.
-    frame : float
-        Part of the largest middle rectangle of that aspect, above 0 to 1.
-    """
-    from PIL import Image
-
-    from hyper_bids.generators.pictures import crop_box
-
-    if images.shape[1:3] == tuple(shape) and frame == 1:
-        return images
-    left, top, right, bottom = crop_box(images.shape[2], images.shape[1], tuple(shape))
-    across, down = (1 - frame) / 2 * (right - left), (1 - frame) / 2 * (bottom - top)
-    box = (left + across, top + down, right - across, bottom - down)
-    size, filtering = (shape[1], shape[0]), Image.Resampling.LANCZOS
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize(size, filtering, box)) for image in images]
-    )

@@ -13,9 +13,10 @@ from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.device import resolve_device
 from hyper_bids.generators import batches, checkpoints, protocol
+from hyper_bids.generators.pictures import cut
 from hyper_bids.participant.controls import draw_prior
 from hyper_bids.participant.decoding import INDEX_COLUMNS, generator_for
-from hyper_bids.participant.shown import cut, stimulus_images
+from hyper_bids.participant.shown import stimulus_images
 from hyper_bids.participant.targets import MODEL
 
 # Pixels up to which images cost little.

@@ -59,29 +59,7 @@ def stimulus_images(
         return images, FILES
     generator = checkpoints.load(job["generator"], job["device"])
     images = checkpoints.generate_batches(generator, latents, job["batch_size"])
-    return np.stack([cut(image, size, frame) for image in images]), GENERATED
-
-
-def cut(image: np.ndarray, size: tuple[int, int], frame: float = 1.0) -> np.ndarray:
-    """Return the middle of a uint8 image at another size, as reading it from a file would.
-
-    Parameters
-    ----------
-    image : uint8 array of shape (height, width, 3)
-    size : tuple of int
-        Height and width that are wanted.
-    frame : float
-        Part of the largest middle rectangle of that aspect, above 0 to 1.
-    """
-    from PIL import Image
-
-    if image.shape[:2] == size and frame == 1:
-        return image
-    left, top, right, bottom = pictures.crop_box(image.shape[1], image.shape[0], size)
-    across, down = (1 - frame) / 2 * (right - left), (1 - frame) / 2 * (bottom - top)
-    box = (left + across, top + down, right - across, bottom - down)
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS, box)
-    return np.asarray(resized)
+    return np.stack([pictures.cut(image, size, frame) for image in images]), GENERATED
 
 
 def check_files(folder: Path, names: list[str]) -> None:

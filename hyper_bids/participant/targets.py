@@ -10,6 +10,7 @@ import numpy as np
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.device import resolve_device
 from hyper_bids.generators import checkpoints
+from hyper_bids.generators.batches import encode_images
 from hyper_bids.generators.eigenface import fit_eigenface, save_eigenface
 from hyper_bids.participant.methods import N_COMPONENTS, SIDE
 from hyper_bids.participant.shown import stimulus_images
@@ -18,8 +19,6 @@ LOG = logging.getLogger("hyper_bids")
 
 # Files of this stage that later stages read.
 LATENTS, MODEL = "latents.npy", "model.safetensors"
-
-_BATCH = 64
 
 
 def encode_stimuli(job: dict, folder: Path) -> str:
@@ -54,22 +53,19 @@ def encode_stimuli(job: dict, folder: Path) -> str:
     latents = np.load(job["latents"], mmap_mode="r")[first]
     files = trials["stim_file"].iloc[first].tolist()
     images, _ = stimulus_images(files, job, latents, size, frame)
+    train = set(trials["stim_id"][trials["split"] == "train"])
+    trains = np.array([name in train for name in names])
     if model is None:
-        train = set(trials["stim_id"][trials["split"] == "train"])
-        trains = np.array([name in train for name in names])
         fitted = fit_eigenface(
             images[trains], N_COMPONENTS, name=job["method"], source="training stimuli"
         )
         model = save_eigenface(fragment.internal(MODEL), fitted)
-    encoded = np.concatenate(
-        [
-            model.encode(images[k : k + _BATCH].astype(np.float32) / 255)
-            for k in range(0, len(images), _BATCH)
-        ]
-    )
+    encoded = np.empty((len(names), model.n_latents), np.float32)
+    for here in (trains, ~trains):  # no test image is in a batch of training images
+        encoded[here] = encode_images(model, images[here])
     row = {name: k for k, name in enumerate(names)}
     of_trial = [row[str(name)] for name in trials["stim_id"]]
-    np.save(fragment.internal(LATENTS), encoded[of_trial].astype(np.float32))
+    np.save(fragment.internal(LATENTS), encoded[of_trial])
     LOG.info(
         "sub-%s: %d stimuli as %d latents of %s",
         job["entities"]["subject"], len(names), model.n_latents, model.name,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.device import exact_inference
 from hyper_bids.perceptual.protocol import checked_images
 
 if TYPE_CHECKING:
@@ -57,14 +57,7 @@ class TorchNetwork:
 
         images = checked_images(images)
         features = np.empty((len(images), self.n_features), dtype=np.float32)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            # TF32 has 10 bits of mantissa: features would differ between devices.
-            stack.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                )
-            )
+        with exact_inference():
             for start in range(0, len(images), BATCH):
                 batch = torch.tensor(images[start : start + BATCH], device=self.device)
                 found = self.forward(self.weights, resized(batch.permute(0, 3, 1, 2), self.side))

@@ -177,7 +177,7 @@ def _read_torch(path: Path, is_zip: bool) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors. {EXPECTED}")
     names = [str(key).removeprefix("module.") for key in found]
     return {
-        name: (value.float() if value.is_floating_point() else value).numpy()
+        name: (value.float() if value.is_floating_point() else value).detach().numpy()
         for name, value in zip(names, found.values(), strict=True)
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,13 +73,16 @@ def load_progress(path: Path, training: Training, images: str) -> None:
     """
     header = weightfile.read_header(path)
     told = header.metadata
-    if told.get("format") != FORMAT:
+    if told.get("format") != FORMAT or not told.keys() >= {"settings", "images", "epoch"}:
         raise InputError(f"{path}: not a training that was broken off. Move it away.")
     _check_same(path, told, training, images)
+    wrong = [key for key, shape in _wanted(training, header.shapes).items()
+             if header.shapes.get(key) != shape]  # fmt: skip
+    if wrong:
+        raise InputError(
+            f"{path}: missing, or of another shape: {listing(wrong, 4)}. Begin anew with --restart."
+        )
     arrays = weightfile.read_arrays(path, header)
-    missing = [name for name in training.state if f"weights/{name}" not in arrays]
-    if missing:
-        raise InputError(f"{path}: without {listing(missing, 4)}. Begin anew with --restart.")
     for name, tensor in training.state.items():
         tensor.data.copy_(arrays[f"weights/{name}"])
     for group, optimiser in training.optimisers.items():
@@ -92,6 +96,17 @@ def load_progress(path: Path, training: Training, images: str) -> None:
                 for part, tensor in kept.items()
             }
     training.epoch = int(told["epoch"])
+
+
+def _wanted(training: Training, there: Container[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all arrays: of what an optimiser keeps, where it has begun."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in training.state.items()}
+    wanted = {f"weights/{name}": shape for name, shape in shapes.items()}
+    for group in training.optimisers:
+        for name in training.trained(group):
+            if f"step/{name}" in there:
+                wanted |= {f"{p}/{name}": () if p == "step" else shapes[name] for p in _KEPT}
+    return wanted
 
 
 def _check_same(path: Path, told: dict[str, str], training: Training, images: str) -> None:

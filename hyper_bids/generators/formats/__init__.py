@@ -18,34 +18,10 @@ import numpy as np
 
 from hyper_bids import filekinds
 from hyper_bids.errors import InputError
-from hyper_bids.generators import pggan, weightfile
+from hyper_bids.generators import saving, weightfile
 from hyper_bids.generators.formats import karras_pickle, mxnet_params, torch_files
-from hyper_bids.generators.formats.conversion import convert, layout_of, n_dense_biases
-
-OWN = "hyper_bids"
-
-
-def recognise(path: str | os.PathLike) -> str:
-    """Tell whose PGGAN generator a file holds.
-
-    Parameters
-    ----------
-    path : str or path
-
-    Returns
-    -------
-    str
-        ``hyper_bids`` (this project's safetensors), ``karras`` (TensorFlow pickle),
-        ``interfacegan``, ``interfacegan-2019``, ``genforce``, ``gan-zoo``, or ``hyper`` (MXNet).
-
-    Raises
-    ------
-    InputError
-        As for :func:`read_pggan`, but for arrays that are missing, unknown or of a wrong shape.
-    """
-    path = Path(path)
-    arrays, about, is_mxnet = _read(path)
-    return OWN if about.get("format") == OWN else layout_of(path, arrays, is_mxnet).name
+from hyper_bids.generators.formats.conversion import convert, layout_of
+from hyper_bids.generators.weightfile import FORMAT
 
 
 def read_pggan(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, object]]:
@@ -61,9 +37,10 @@ def read_pggan(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
         Names and orientation of :meth:`pggan.Architecture.shapes`, weights without their scales.
         See :func:`conversion.convert` for the one exception, the biases of the PyTorch GAN zoo.
     about : dict
-        ``format`` (as :func:`recognise` says), ``container``, ``source`` (in words), ``branch``
-        (of a checkpoint, such as ``generator_smooth``), ``licence`` (a note), ``resolution``,
-        ``n_latents``, and ``dense_biases``: 1, or 16 if each unit of the first layer has a bias.
+        ``format``: ``hyper_bids`` (this project's safetensors), ``karras`` (TensorFlow pickle),
+        ``interfacegan``, ``interfacegan-2019``, ``genforce``, ``gan-zoo``, or ``hyper`` (MXNet);
+        ``source`` (in words), ``branch`` (of a checkpoint, such as ``generator_smooth``),
+        ``licence`` (a note), and ``resolution``.
 
     Raises
     ------
@@ -73,19 +50,19 @@ def read_pggan(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     """
     path = Path(path)
     arrays, about, is_mxnet = _read(path)
-    if about.get("format") == OWN:
-        return _own(path, arrays, about)
+    if about.get("format") == FORMAT:
+        shapes = {key: array.shape for key, array in arrays.items()}
+        architecture = saving.checked_architecture(path, "pggan", shapes)
+        more = {"source": "this project's safetensors", "resolution": architecture.resolution}
+        return arrays, about | more
     layout = layout_of(path, arrays, is_mxnet)
     state = convert(path, arrays, layout)
-    about |= {
+    return state, about | {
         "format": layout.name,
         "source": layout.source,
         "licence": layout.licence,
         "resolution": layout.resolution(),
-        "n_latents": state["block4.dense.weight"].shape[1],
-        "dense_biases": n_dense_biases(state),
     }
-    return state, about
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object], bool]:
@@ -102,13 +79,12 @@ def _read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object
         if filekinds.is_safetensors(start):
             return *_read_safetensors(path), False
         if start.startswith(filekinds.MXNET):
-            return mxnet_params.read_arrays(path), {"container": "mxnet"}, True
+            return mxnet_params.read_arrays(path), {"branch": ""}, True
         if start.startswith(filekinds.OLD_TORCH) or zipfile.is_zipfile(path):
             arrays, branch = torch_files.read_tensors(path)
-            return arrays, {"container": "torch", "branch": branch}, False
+            return arrays, {"branch": branch}, False
         if start.startswith(filekinds.PICKLE):
-            arrays = karras_pickle.read_variables(path)
-            return arrays, {"container": "pickle", "branch": "Gs"}, False
+            return karras_pickle.read_variables(path), {"branch": "Gs"}, False
     except OSError as error:
         raise InputError(f"{path}: the weights cannot be read ({error.strerror}).") from None
     # Says what else it is, such as a web page.
@@ -119,13 +95,13 @@ def _read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     header = weightfile.read_header(path)
     arrays = {name: array.numpy() for name, array in weightfile.read_arrays(path, header).items()}
-    about: dict[str, object] = {"container": "safetensors", "branch": ""}
-    if header.metadata.get("format") == OWN:
+    about: dict[str, object] = {"branch": ""}
+    if header.metadata.get("format") == FORMAT:
         model = header.metadata.get("model")
         if model != "pggan":
             raise InputError(f"{path}: a {model} in the project's layout; a pggan is wanted.")
         licence = header.metadata.get("licence", "not given in the file")
-        return arrays, {**about, "format": OWN, "licence": licence}
+        return arrays, {**about, "format": FORMAT, "licence": licence}
     return arrays, about
 
 
@@ -134,27 +110,3 @@ def _unwrapped(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if arrays and all(key.startswith("module.") for key in arrays):
         return {key.removeprefix("module."): array for key, array in arrays.items()}
     return arrays
-
-
-def _own(
-    path: Path, arrays: dict[str, np.ndarray], about: dict[str, object]
-) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-    try:
-        architecture = pggan.architecture_of({key: a.shape for key, a in arrays.items()})
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not the arrays of a PGGAN ({error}).") from None
-    expected = architecture.shapes()
-    for key in sorted(set(expected) | set(arrays)):
-        given = arrays[key].shape if key in arrays else "no such array"
-        if given != expected.get(key):
-            raise InputError(
-                f"{path}: {key} has shape {given}, but {expected.get(key, 'no such array')} is "
-                f"wanted. docs/image-models.md lists the layout."
-            )
-    return arrays, {
-        **about,
-        "source": "this project's safetensors",
-        "resolution": architecture.resolution,
-        "n_latents": architecture.n_latents,
-        "dense_biases": n_dense_biases(arrays),
-    }

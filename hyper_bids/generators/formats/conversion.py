@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -182,8 +181,3 @@ def _spare_shapes(layout: Layout, architecture: pggan.Architecture) -> dict[str,
             shapes[layout.rgb_key(size, architecture.resolution, "bias")] = (3,)
         size *= 2
     return shapes
-
-
-def n_dense_biases(state: Mapping[str, np.ndarray]) -> int:
-    """Return how many biases each channel of the first layer has: 1, or 16 (one for each unit)."""
-    return len(state[DENSE_BIAS]) * 16 // math.prod(state[DENSE].shape[:1])

@@ -70,10 +70,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             f"{path}: MXNet parameters end at byte {cursor.place}, but the file has "
             f"{len(cursor.data)}. Copy or download it again."
         )
-    if len(set(names)) != len(arrays):
+    if len(names) != len(arrays) or len(set(names)) != len(names):
         raise InputError(
-            f"{path}: {len(arrays)} MXNet arrays, but {len(set(names))} names. Save the network "
-            f"with its names (gluon's save_parameters)."
+            f"{path}: {len(arrays)} MXNet arrays, but {len(names)} names, {len(set(names))} of "
+            f"them different. Save the network with its names (gluon's save_parameters)."
         )
     return dict(zip(names, arrays, strict=True))
 

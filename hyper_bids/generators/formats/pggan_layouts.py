@@ -15,26 +15,14 @@ from types import MappingProxyType
 
 import numpy as np
 
+from hyper_bids.generators.pggan import scale_of
+
 Shape = tuple[int, ...]
 DENSE = "block4.dense.weight"
 DENSE_BIAS = "block4.dense.bias"
 _AUTHORS = (
     "CC BY-NC 4.0 if the weights are the authors' (Karras et al. 2018), whoever passes them on"
 )
-
-
-def canonical_scale(name: str, shape: Shape) -> float:
-    """Return the scale that :func:`pggan.prepare` multiplies a weight by.
-
-    Parameters
-    ----------
-    name : str
-        A weight of :meth:`pggan.Architecture.shapes`.
-    shape : tuple of int
-        Its shape, the units of the output first.
-    """
-    gain = {DENSE: math.sqrt(2) / 4, "rgb.weight": 1.0}.get(name, math.sqrt(2))
-    return gain / math.sqrt(math.prod(shape[1:]))
 
 
 def layer_number(name: str) -> int:
@@ -224,7 +212,7 @@ class GanZoo(Layout):
         """Return the array as this project has it; for a bias, ``shape`` is its weight's."""
         he = math.sqrt(2 / math.prod(shape[1:]))
         if name.endswith(".weight"):
-            return array * (he / canonical_scale(name, shape))
+            return array * (he / scale_of(name, shape))
         array = array * he
         if name == DENSE_BIAS and (array.reshape(-1, 16) == array[::16, None]).all():
             return array[::16]
@@ -281,7 +269,7 @@ class Hyper(Layout):
 
     def convert(self, name: str, array: np.ndarray, shape: Shape) -> np.ndarray:
         """Return the array as this project has it, without its scale."""
-        return array if name.endswith(".bias") else array / canonical_scale(name, shape)
+        return array if name.endswith(".bias") else array / scale_of(name, shape)
 
 
 LAYOUTS: tuple[type[Layout], ...] = (Layout, InterFaceGAN, EarlyInterFaceGAN, Karras, GanZoo)
