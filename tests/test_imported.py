@@ -528,7 +528,7 @@ def test_what_comes_out_of_an_import_is_valid_bids(tmp_path, rng):
 
 
 def test_repeats_of_a_stimulus_are_left_out_together_where_runs_cannot_be(rng):
-    from hyper_bids.participant.decoding import cv_folds
+    from hyper_bids.participant.fitting import cv_folds
 
     shown = np.repeat([f"s{k}" for k in range(30)], 3)
     run = np.zeros(90, int)

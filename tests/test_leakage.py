@@ -36,6 +36,9 @@ ANALYSES = {
     "default": ("--n-voxels", "80"),
     "lsa": ("--betas", "lsa", "--drift-order", "2", "--cv", "3", "--standardise", "train"),
     "lss, ols": ("--betas", "lss", "--decoder", "ols", "--n-voxels", "40"),
+    "bayes": ("--decoder", "bayes", "--n-voxels", "60"),
+    "best": ("--decoder", "best", "--n-voxels", "60"),
+    "averaged": ("--decoder", "averaged", "--cv", "5"),
     "dense": ("--noise-components", "3", "--decoder", "dense", "--epochs", "3"),
 }
 

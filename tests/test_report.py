@@ -651,6 +651,10 @@ def test_an_error_while_the_page_is_written_leaves_the_old_page_alone(
         ("voxels__standardise", "none", "not standardised", {}),
         ("decoder__decoder", "dense", "one dense layer", {}),
         ("decoder__decoder", "ols", "ordinary least squares; with fewer", {}),
+        ("decoder__decoder", "bayes", "by inverting a linear model of the responses", {}),
+        ("decoder__decoder", "averaged", "by a weighted sum of ridge regressions", {}),
+        ("decoder__decoder", "best", "by whichever of two decoders", {}),
+        ("decoder__cv", "9", "chosen by 9-fold", {"decoder__decoder": "averaged"}),
         ("decoder__cv", "loo", "chosen by leave-one-trial-out", {}),
         ("decoder__cv", "runs", "chosen by leave-one-run-out cross-validation", {}),
         ("decoder__cv", "10", "10-fold", {}),
@@ -823,6 +827,7 @@ COMBINATIONS = [
     {"betas__hrf": "spm", "betas__confounds": ["motion24"]},
     {"decoder__decoder": "dense", "images__generator": "dcgan.safetensors"},
     {"decoder__decoder": "ols", "images__generator": "pggan.safetensors"},
+    {"decoder__decoder": "best"},
     {"images__generator": "none", "betas__confounds": ["none"]},
 ]
 # Without a model that was chosen, and with one.
@@ -837,10 +842,11 @@ FACTS = [
     {"baselines": BASELINES},
     {"model": MODEL},
     {"networks": NETWORKS, "attributes": "boundaries"},
+    {"imported": {"files": ["a.mat"], "places_known": False, "runs_known": False}},
 ]
 
 
-@pytest.mark.parametrize("facts", FACTS, ids=["baselines", "a chosen model", "networks"])
+@pytest.mark.parametrize("facts", FACTS, ids=["baselines", "a chosen model", "networks", "an import"])
 @pytest.mark.parametrize("changes", COMBINATIONS)
 def test_what_the_methods_cite_is_in_their_list_and_nothing_else_is(changes, facts):
     text = methods_text(settings_of(**changes), facts)

@@ -20,14 +20,16 @@ from hyper_bids.converters import (
 def add_decoding(group) -> None:
     """Add the flags of decoder and image models."""
     group.add_argument(
-        "--decoder", choices=("ridge", "dense", "ols"), help="voxels to latents (ridge)"
+        "--decoder",
+        choices=("ridge", "dense", "ols", "bayes", "averaged", "best"),
+        help="voxels to latents (ridge)",
     )
     group.add_argument(
         "--cv",
         type=cross_validation,
         metavar="{auto,loo,runs,K}",
-        help="training trials that ridge leaves out to choose its penalty: a run (auto, with "
-        "several), one trial, or one of K parts",
+        help="training trials that ridge, averaged and best leave out to choose by: a run (auto, "
+        "with several), one trial, or one of K parts",
     )
     for flag, convert, text in (
         ("--epochs", one_or_more, "passes over the training trials (1500)"),
@@ -143,4 +145,10 @@ def add_scores(parser: Parser) -> None:
         "--allow-mixed",
         action="store_true",
         help="group: average results of different settings or versions of the app",
+    )
+    group.add_argument(
+        "--align",
+        choices=("none", "ridge-procrustes", "srm"),
+        help="group: align participants on training stimuli that all of them saw, and decode their "
+        "mean responses, and each by the others' (none)",
     )

@@ -9,14 +9,14 @@ import numpy as np
 
 from hyper_bids.decode.bayes import fit_bayes
 from hyper_bids.decode.combined import fit_averaged, fit_best
-from hyper_bids.decode.decoder import Averaged, Decoder, load, predict, save
+from hyper_bids.decode.decoder import Averaged, Decoder, load, predict, save, weights_for
 from hyper_bids.decode.dense import fit_dense
 from hyper_bids.decode.ols import fit_ols
 from hyper_bids.decode.ridge import fit_ridge
 from hyper_bids.errors import UsageError
 
 __all__ = ["SOLVERS", "Averaged", "Decoder", "fit", "fit_averaged", "fit_bayes", "fit_best"]
-__all__ += ["fit_dense", "fit_ols", "fit_ridge", "load", "predict", "save"]
+__all__ += ["fit_dense", "fit_ols", "fit_ridge", "load", "predict", "save", "weights_for"]
 
 SOLVERS = {"ridge": fit_ridge, "ols": fit_ols, "dense": fit_dense, "bayes": fit_bayes}
 SOLVERS |= {"averaged": fit_averaged, "best": fit_best}

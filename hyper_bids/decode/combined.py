@@ -17,6 +17,8 @@ LOG = logging.getLogger("hyper_bids")
 FRACTIONS = (0.125, 0.25, 0.5)
 # Folds where none are given and a decoder has to be fitted again without each.
 N_FOLDS = 5
+# Of more folds than that, some are left out together: a fit of the model takes seconds.
+MOST_FITS = 10
 
 
 def fit_averaged(
@@ -180,7 +182,7 @@ def fit_best(
     betas : array of shape (n_trials, n_voxels)
     latents : array of shape (n_trials, n_latents)
     rng : numpy.random.Generator
-        Draws five folds for ``bayes`` if none are given.
+        Draws five folds to judge both by, if none are given.
     folds, rank
         As of :func:`fit_averaged`.
     places, n_repeats
@@ -199,12 +201,12 @@ def fit_best(
 
     Notes
     -----
-    Left-out trials are single responses; what ``bayes`` gains on means of repeats has no say.
+    Both are judged on the same folds: of more than ten, some are left out together. Left-out trials
+    are single responses; what ``bayes`` gains on means of repeats has no say.
     """
     betas, latents = check_training(betas, latents)
-    averaged = fit_averaged(betas, latents, rng, folds, rank)
     drawn = rng.permutation(len(betas)) % min(N_FOLDS, len(betas)) if folds is None else folds
-    labels = checked_folds(drawn, len(betas))
+    labels = checked_folds(drawn, len(betas)) % MOST_FITS
     guess = np.empty(latents.shape)
     for fold in range(int(labels.max()) + 1):
         inside = labels == fold
@@ -212,9 +214,13 @@ def fit_best(
             raise ValueError(f"fold {fold} leaves {(~inside).sum()} trials; at least 2 are wanted")
         part = fit_bayes(betas[~inside], latents[~inside], rng, places=places)
         guess[inside] = predict(part, betas[inside])
+    averaged = fit_averaged(betas, latents, rng, labels, rank)
     scores = {"averaged": averaged.report["left_out_r2"], "bayes": r2(guess, latents)}
     chosen = max(scores, key=scores.get)
     LOG.info("Decoder best: %s predicts left-out training trials best.", chosen)
-    found = averaged if chosen == "averaged" else fit_bayes(betas, latents, rng, n_repeats, places)
+    if chosen == "bayes":
+        found = fit_bayes(betas, latents, rng, n_repeats, places)
+    else:
+        found = fit_averaged(betas, latents, rng, folds, rank)
     report = {**found.report, "chosen": chosen, "left_out": scores}
     return Decoder("best", found.weights, found.intercept, report, found.averaged)

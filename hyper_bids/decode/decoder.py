@@ -95,6 +95,12 @@ def predict(
     return latents
 
 
+def weights_for(decoder: Decoder, n_repeats: float) -> np.ndarray:
+    """Return the weights (n_voxels, n_latents) that :func:`predict` uses for means of repeats."""
+    other = decoder.averaged
+    return decoder.weights if other is None or n_repeats**2 <= other.n_repeats else other.weights
+
+
 def save(path: str | os.PathLike, decoder: Decoder) -> None:
     """Write the decoder as ``.npz``: no pickle, equal bytes for equal decoders.
 

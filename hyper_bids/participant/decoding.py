@@ -13,9 +13,9 @@ import numpy as np
 from hyper_bids import decode, figures, volumes, voxels
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
-from hyper_bids.device import resolve_device
-from hyper_bids.errors import InputError, UsageError
+from hyper_bids.errors import UsageError
 from hyper_bids.participant.controls import response_ceilings
+from hyper_bids.participant.fitting import MODELLED, places_of, solver_options
 from hyper_bids.participant.refit import FILE, write_refit
 from hyper_bids.participant.targets import LATENTS
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("hyper_bids")
 
-# Groups of stimuli that are left out where runs cannot be.
-STIMULUS_GROUPS = 10
 MEAN_Z = "z value of the training trials' mean t, averaged over runs."
 IMPORTED_Z = (
     "Fisher z of the correlation of training responses with what latents predict in left-out "
@@ -69,13 +67,15 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     test = (trials["split"] == "test").to_numpy()
     settings = from_dict("decoder", job["decoder"])
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
-    options = solver_options(settings, trials, rng, job)
+    places = places_of(responses, chosen) if settings.decoder in MODELLED else None
+    about = {"rank": z[chosen], "places": places}
+    options = solver_options(settings, trials, about, rng, job)
     decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
     means, index, single = averaged_stimuli(data[test], trials[test])
     true = latents[test][[int(np.argmax(single == k)) for k in range(len(index))]]
     result = {
-        "predicted": decode.predict(decoder, means),
+        "predicted": decode.predict(decoder, means, index["n_presentations"].to_numpy()),
         "targets": true,
         "training_latents": latents[train],
         "single_predicted": decode.predict(decoder, data[test]),
@@ -169,66 +169,6 @@ def generator_for(seed: int, participant: str, stage: str) -> np.random.Generato
     return np.random.default_rng([seed, zlib.crc32(f"{participant}/{stage}".encode())])
 
 
-def solver_options(settings, trials, rng: np.random.Generator, job: dict) -> dict:
-    """Translate the settings into the options of the chosen solver."""
-    if settings.decoder == "dense":
-        return {
-            "epochs": settings.epochs,
-            "learning_rate": settings.learning_rate,
-            "weight_decay": settings.weight_decay,
-            "batch_size": settings.decoder_batch,
-            "device": resolve_device(job["device"]),
-            "progress": job["progress"],
-        }
-    if settings.decoder != "ridge":
-        return {}
-    train = (trials["split"] == "train").to_numpy()
-    runs, shown = (trials[name].to_numpy() for name in ("run_index", "stim_id"))
-    is_new = not set(shown[train]) & set(shown[~train])
-    return {"folds": cv_folds(settings.cv, runs[train], rng, shown[train] if is_new else None)}
-
-
-def cv_folds(
-    cv: str, train_run: np.ndarray, rng: np.random.Generator, shown: np.ndarray | None = None
-) -> np.ndarray | None:
-    """Return the fold of each training trial; None to leave out one trial at a time.
-
-    Trials of one run share drift and its standardisation: what is left of a run gives away much
-    of a trial that is left out (all of it, where each run shows the same stimuli). So whole runs
-    are left out where there are several. Where there is one, or runs are unknown, all trials of a
-    stimulus are left out together, in ten groups of stimuli: else the penalty would be that of
-    telling known stimuli apart.
-
-    Parameters
-    ----------
-    cv : {"auto", "loo", "runs"}, or a number of folds
-    train_run : array of shape (n_trials,)
-    rng : numpy.random.Generator
-    shown : array of shape (n_trials,), optional
-        Stimulus of each trial; None where the test shows stimuli that train.
-    """
-    n_runs = len(np.unique(train_run))
-    if cv == "runs" and n_runs < 2:
-        raise InputError("--cv runs needs training trials in at least 2 runs. Use --cv loo.")
-    if cv == "runs" or (cv == "auto" and n_runs > 1):
-        return train_run
-    if cv == "auto" and shown is not None:
-        return _folds_of_stimuli(shown, rng)
-    if cv in ("auto", "loo"):
-        return None
-    n_folds = int(cv)
-    if n_folds > len(train_run):
-        raise UsageError(f"--cv {n_folds}: there are only {len(train_run)} training trials.")
-    return rng.permutation(len(train_run)) % n_folds
-
-
-def _folds_of_stimuli(shown: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    names, index = np.unique(shown.astype(str), return_inverse=True)
-    if len(names) in (1, len(index)):  # one stimulus, or none that is repeated
-        return None
-    return rng.permutation(len(names))[index] % min(STIMULUS_GROUPS, len(names))
-
-
 def _write_maps(fragment: Fragment, responses: Path, chosen: np.ndarray, z: np.ndarray) -> None:
     """Write which voxels are used, and by what they were chosen."""
     model = json.loads((responses / "internal" / "model.json").read_text(encoding="utf-8"))
@@ -268,12 +208,18 @@ def _write_decoder(fragment: Fragment, decoder: decode.Decoder) -> None:
     import pandas as pd
 
     report = decoder.report
-    with fragment.file(
-        "decoder", "Linear map from standardised responses to latents: latents = responses @ "
-        "weights + intercept; row k of the weights is voxel k of the decoder mask in C order, or "
-        "row k of the table of the decoder's voxels.",
-        **{k: v for k, v in report.items() if np.isscalar(v)},
-    ) as path:  # fmt: skip
+    text = (
+        "Linear map from standardised responses to latents: latents = responses @ weights + "
+        "intercept; row k of the weights is voxel k of the decoder mask in C order, or row k of "
+        "the table of the decoder's voxels."
+    )
+    if decoder.averaged is not None:
+        text += (
+            " averaged_weights and averaged_intercept are the map for means of so many repeats as "
+            "averaged_repeats says; it is used for means of more repeats than that number's root."
+        )
+    told = {k: v for k, v in report.items() if np.isscalar(v) or isinstance(v, dict)}
+    with fragment.file("decoder", text, **told) as path:
         decode.save(path, decoder)
     if "loss" in report:
         curve = {"epoch": range(1, len(report["loss"]) + 1), "loss": report["loss"]}

@@ -12,14 +12,12 @@ from hyper_bids.bids import events
 from hyper_bids.bids.imported import Imported, find_imported, runs_known, trials_of
 from hyper_bids.config import Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
-from hyper_bids.participant.decoding import cv_folds
+from hyper_bids.participant.fitting import check_fit
 
 # Settings of what is read that concern imports, too.
 _INPUTS = ("participant_label", "skip_bids_validation", "allow_shared_stimuli", "no_realign")
 # Names of settings that are spelt otherwise as flags.
 _FLAGS = {"estimator": "betas"}
-# Arrays of the size of the chosen responses that the decoder holds at a time, in float32.
-_COPIES = 2
 
 
 def plan_import(
@@ -49,9 +47,7 @@ def plan_import(
     train = (frame["split"] == "train").to_numpy()
     if train.sum() < 2:
         raise InputError(f"{imported.table}: {train.sum()} training trial; at least 2 are needed.")
-    if settings.decoder.decoder == "ridge":
-        runs = frame["run_index"].to_numpy()[train]
-        cv_folds(settings.decoder.cv, runs, np.random.default_rng(0))
+    check_fit(settings.decoder, frame["run_index"].to_numpy()[train])
     n_test = frame["stim_id"][~train].nunique()
     if n_test < 2:
         raise InputError(
@@ -128,21 +124,6 @@ def own_model(stimuli: events.Stimuli) -> dict:
             f"back, or give an image model with --generator."
         )
     return {**stimuli.meta, "GeneratorFile": str(path)}
-
-
-def memory_mb(imported: Imported, n_chosen: int) -> int:
-    """Return the megabytes that decoding takes, at least, beside the libraries.
-
-    Parameters
-    ----------
-    imported : Imported
-    n_chosen : int
-        Voxels of the decoder, if there are so many.
-    """
-    n_voxels = min(n_chosen, imported.n_voxels)
-    smaller = min(imported.n_trials, n_voxels)
-    ridge = 24 * smaller**2 + 20 * imported.n_trials * smaller
-    return int((4 * _COPIES * imported.n_trials * n_voxels + ridge) / 2**20)
 
 
 def described(imported: Imported) -> str:

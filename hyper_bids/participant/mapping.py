@@ -111,8 +111,9 @@ def map_brain(job: dict, folder: Path, responses: Path, decoding: Path) -> str:
     train = (trials["split"] == "train").to_numpy()
     _write_decoder(fragment, data[train], decoder.weights, chosen, mask, affine)
     if job["atlas"] is not None:
-        means, _, _ = averaged_stimuli(data[~train], trials[~train])
-        parts = maps.contribution(means, decoder.weights, prediction["targets"])
+        means, index, _ = averaged_stimuli(data[~train], trials[~train])
+        used = decode.weights_for(decoder, float(index["n_presentations"].mean()))
+        parts = maps.contribution(means, used, prediction["targets"])
         labels, names, said = read_regions(job, mask, affine)
         _write_regions(fragment, by_region(labels, names, chosen, found, decoder, parts), said)
     LOG.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from hyper_bids.bids.imported import TASK, Imported, runs_known
 from hyper_bids.config import BetaSettings, Settings, VoxelSettings
 from hyper_bids.errors import InputError, UsageError, listing
 from hyper_bids.glm import betas as glm
-from hyper_bids.participant import alignment, imports, shown
-from hyper_bids.participant.decoding import cv_folds
+from hyper_bids.participant import alignment, fitting, imports, shown
 from hyper_bids.participant.features import note_of
 from hyper_bids.participant.methods import Method, choose_methods
 from hyper_bids.participant.recording import FIRST_ORDER
@@ -31,7 +31,7 @@ LOG = logging.getLogger("hyper_bids")
 class Plan:
     """One participant's job: runs, trials, latents and image model, all of them checked.
 
-    Of imported responses there are no ``runs``, but the import and the megabytes of decoding it.
+    Of imported responses there are no ``runs``, but the import. ``decoding_mb`` are megabytes.
     """
 
     participant: str
@@ -45,7 +45,7 @@ class Plan:
     realign: bool
     notes: tuple[str, ...]
     imported: Imported | None = None
-    imported_mb: int = 0
+    decoding_mb: int = 0
 
     @property
     def generator(self) -> str | None:
@@ -61,10 +61,10 @@ class Plan:
     def memory_mb(self) -> int:
         """Megabytes that the largest stage needs: one run, some blocks, and the libraries."""
         if self.imported:
-            return LIBRARIES_MB + 300 + self.imported_mb
+            return LIBRARIES_MB + 300 + self.decoding_mb
         run = self.largest_run
-        voxels = run.shape[0] * run.shape[1] * run.shape[2]
-        return int(LIBRARIES_MB + 300 + 4 * voxels * (run.n_volumes + 30) / 2**20)
+        responses = int(4 * math.prod(run.shape) * (run.n_volumes + 30) / 2**20)
+        return LIBRARIES_MB + 300 + max(responses, self.decoding_mb)
 
     @property
     def largest_run(self) -> inputs.Run:
@@ -124,6 +124,9 @@ def make_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         realign=realign,
         simulated=inputs.is_simulated(description),
         notes=tuple(notes),
+        decoding_mb=fitting.memory_mb(
+            settings, len(trials.trials), math.prod(runs[0].shape), latents.shape[1]
+        ),
     )
 
 
@@ -144,7 +147,7 @@ def _import_plan(bids_dir: Path, participant: str, settings: Settings) -> Plan:
         simulated=False,
         notes=(*told, *notes),
         imported=imported,
-        imported_mb=imports.memory_mb(imported, settings.voxels.n_voxels),
+        decoding_mb=fitting.memory_mb(settings, len(trials.trials), imported.n_voxels, n_latents),
     )
 
 
@@ -244,8 +247,7 @@ def _check_design(runs: list[inputs.Run], trials: events.Trials, settings: Setti
         except ValueError as error:
             raise InputError(f"{run.bold.name}: {error}.") from None
     train = frame["split"] == "train"
-    if settings.decoder.decoder == "ridge":
-        cv_folds(settings.decoder.cv, frame["run_index"][train], np.random.default_rng(0))
+    fitting.check_fit(settings.decoder, frame["run_index"][train].to_numpy())
     n_test = frame[~train]["stim_id"].nunique()
     if n_test < 2:
         raise InputError(

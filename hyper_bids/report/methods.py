@@ -7,6 +7,7 @@ from pathlib import PurePath
 from hyper_bids import __version__
 from hyper_bids.report import imported
 from hyper_bids.report.citations import verbatim, with_references
+from hyper_bids.report.method_decoder import decoder_text
 from hyper_bids.report.method_images import images_text
 from hyper_bids.report.method_maps import maps_text
 from hyper_bids.report.method_scores import attributes_text, networks_text
@@ -38,7 +39,7 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
         _introduction(facts),
         _responses(settings.get("betas", {}), facts),
         _voxels(settings.get("voxels", {}), facts),
-        _decoder(settings.get("decoder", {}), facts),
+        decoder_text(settings.get("decoder", {}), facts),
         images_text(settings.get("images", {}), facts),
         maps_text(settings.get("maps", {}), facts),
         _scores(settings.get("scores", {}), facts),
@@ -252,50 +253,6 @@ def _voxels(voxels: dict, facts: dict) -> str:
         how["run"] = imported.standardised_text()
     text += " " + how.get(voxels.get("standardise"), "")
     return text.rstrip() + " Responses to presentations of one test stimulus were averaged."
-
-
-def _decoder(decoder: dict, facts: dict) -> str:
-    if not decoder:
-        return ""
-    latents = f"the {facts['n_latents']} latents" if facts.get("n_latents") else "the latents"
-    name, cv = decoder.get("decoder"), str(decoder.get("cv", "auto"))
-    if name == "ridge":
-        runs = "leave-one-run-out"
-        scheme = {
-            "auto": f"{runs} (or, with one training run, leave-one-trial-out; if it repeats "
-            "stimuli, by ten groups of stimuli that are left out)",
-            "loo": "leave-one-trial-out",
-            "runs": runs,
-        }.get(cv, f"{cv}-fold")
-        return (
-            f"Responses were mapped to {latents} by ridge regression [hoerl1970]. One penalty for "
-            f"all latents was chosen by {scheme} cross-validation within the training trials."
-            f"{_refits(decoder)}"
-        )
-    if name == "dense":
-        return (
-            f"Responses were mapped to {latents} by one dense layer, trained as in the paper "
-            f"[dado2022]: half the mean squared error, minimised by Adam [kingma2015] with "
-            f"learning rate {decoder.get('learning_rate'):g} and weight decay "
-            f"{decoder.get('weight_decay'):g}, in batches of {decoder.get('decoder_batch')} for "
-            f"{decoder.get('epochs'):,} epochs. No stopping rule saw the test trials."
-        )
-    if name == "ols":
-        return (
-            f"Responses were mapped to {latents} by ordinary least squares; with fewer trials than "
-            f"voxels, the solution of smallest norm."
-        )
-    return f"Responses were mapped to {latents} by the decoder {name!r}."
-
-
-def _refits(decoder: dict) -> str:
-    n = decoder.get("refit_permutations")
-    if not n:
-        return ""
-    return (
-        f" To test all of the fit, it was fitted again, with its penalty chosen again, to "
-        f"{_count(n, 'shuffling')} of training responses against latents."
-    )
 
 
 def _scores(scores: dict, facts: dict) -> str:
