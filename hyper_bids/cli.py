@@ -10,7 +10,13 @@ from pathlib import Path
 
 from hyper_bids import __version__, arguments, log
 from hyper_bids.config import Settings
-from hyper_bids.errors import HyperBidsError, ParticipantError, counted, listing
+from hyper_bids.errors import (
+    HyperBidsError,
+    ParticipantError,
+    counted,
+    listing,
+    told_by_system,
+)
 
 LOG = log.LOG
 
@@ -23,6 +29,7 @@ COMMANDS = {
     "fit-eigenface": ("hyper_bids.training_arguments", "fit_eigenface_command"),
     "import-hyper": ("hyper_bids.import_arguments", "import_hyper_command"),
     "import-responses": ("hyper_bids.import_arguments", "import_responses_command"),
+    "slurm": ("hyper_bids.cluster_arguments", "slurm_command"),
 }
 
 
@@ -51,9 +58,12 @@ def main(argv: list[str]) -> int:
         status, message = 0, "What was printed is cut short: its reader went away."
     except Exception as error:
         LOG.debug("traceback", exc_info=True)
-        status = HyperBidsError.exit_status
+        told = told_by_system(str(error))
+        status = told.exit_status if told else HyperBidsError.exit_status
         message = (
-            f"an error inside the app, {type(error).__name__}: {error}. Run with -vv for more."
+            f"{told}."
+            if told
+            else f"an error inside the app, {type(error).__name__}: {error}. Run with -vv for more."
         )
     level = logging.INFO if status == 0 else logging.ERROR
     LOG.log(level, "%s (exit status %d)", message, status)
@@ -91,7 +101,9 @@ def bids_app(argv: list[str]) -> None:
         resources.limit_threads(settings.resources.omp_nthreads or 1)
         from hyper_bids.group import group_level
 
-        group_level(settings, dry_run=bool(call["dry_run"]))
+        aligns = settings.group.align != "none" and not call["dry_run"]
+        work = resources.work_folder(settings) if aligns else None
+        group_level(settings, dry_run=bool(call["dry_run"]), work=work)
     else:
         participant_level(settings, call)
 
@@ -105,9 +117,12 @@ def participant_level(settings: Settings, call: dict) -> None:
         If an input is wrong; ParticipantError if a participant failed while it was computed.
     """
     from hyper_bids import resources
-    from hyper_bids.bids.dataset import chosen_participants, read_description
+    from hyper_bids.bids.dataset import DESCRIPTION, chosen_participants, read_description
+    from hyper_bids.filekinds import is_absent
 
-    read_description(settings.bids_dir)
+    # What was not fetched is told by preflight, with all other such files.
+    if not is_absent(Path(settings.bids_dir) / DESCRIPTION):
+        read_description(settings.bids_dir)
     chosen = chosen_participants(settings.bids_dir, settings.inputs.participant_label)
     settings = resources.with_resources(settings, len(chosen))
     # Before a numerical library is loaded.

@@ -110,9 +110,10 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """What participants' results are put together."""
+    """What participants' results are put together, and how."""
 
     allow_mixed: bool = False
+    align: str = "none"
 
 
 @dataclass(frozen=True)

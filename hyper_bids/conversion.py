@@ -52,7 +52,7 @@ def convert_weights(argv: list[str]) -> None:
         raise OutputError(f"{target.parent}: no such folder. Make it first.")
     if not source.is_file():
         raise UsageError(f"{source}: {filekinds.in_place_of_file(source)}.")
-    from hyper_bids.generators import checkpoints, saving, weightfile
+    from hyper_bids.generators import checkpoints, saving
 
     model, state, about = checkpoints.read_public(source)
     licence = given.licence or about["licence"]
@@ -63,4 +63,4 @@ def convert_weights(argv: list[str]) -> None:
     if about["format"] == "gan-zoo":
         LOG.info("Its latents are not those of the paper's PGGAN; boundaries do not carry over.")
     LOG.info("Licence: %s", licence)
-    LOG.info("Written to %s (SHA-256 %s)", target, weightfile.checksum(target))
+    LOG.info("Written to %s (SHA-256 %s)", target, filekinds.sha256(target))

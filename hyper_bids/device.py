@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,11 @@ from pathlib import Path
 from hyper_bids.errors import DeviceError, listing
 
 LOG = logging.getLogger("hyper_bids")
+
+_REMEDY = (
+    "mend the driver, the PyTorch build or the container's flag (docker --gpus all, apptainer "
+    "--nv)."
+)
 
 # Where a container's limit stands, in either version of control groups.
 MEMORY_LIMITS = (
@@ -38,21 +45,17 @@ def resolve_device(device: str) -> str:
     """
     if device == "cpu":
         return device
-    import torch
-
     if device == "auto":
         return "cuda:0" if _first_gpu_works() else "cpu"
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number or "0").isdecimal() or device.endswith(":"):
         raise DeviceError(f"--device {device}: unknown. Use auto, cpu, cuda or cuda:N.")
-    n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    n_devices, complaint = _count_gpus()
     index = int(number or 0)
     if index >= n_devices:
         there = listing(f"cuda:{k}" for k in range(n_devices))
-        raise DeviceError(
-            f"--device {device}: not there (GPUs that PyTorch sees: {there}). Use auto or cpu, or "
-            f"mend the driver, the PyTorch build or the container's --nv / --gpus flag."
-        )
+        reason = f"GPUs that PyTorch sees: {there}" + (f"; {complaint}" if complaint else "")
+        raise DeviceError(f"--device {device}: not there ({reason}). Use auto or cpu, or {_REMEDY}")
     return f"cuda:{index}"
 
 
@@ -96,12 +99,52 @@ def free_memory(device: str) -> int:
     return free
 
 
+def _count_gpus() -> tuple[int, str]:
+    """Return how many GPUs PyTorch can use and, of none, what it or the driver complains of.
+
+    Nothing is computed: on a GPU for one process only, that would shut out the workers.
+    """
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    text = " ".join(str(warning.message) for warning in caught)
+    return n_devices, "" if n_devices else _complaint(text)
+
+
+def _complaint(text: str) -> str:
+    """Return in a few words what PyTorch warns of when it starts CUDA."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this PyTorch, {torch.__version__}, is built for the CPU alone"
+    built = f"PyTorch {torch.__version__} is built for CUDA {torch.version.cuda}"
+    old = re.search(r"driver on your system is too old \(found version (\d+)", text)
+    if old:
+        version = int(old[1])
+        return (
+            f"the NVIDIA driver is too old: it goes up to CUDA {version // 1000}."
+            f"{version % 1000 // 10}, and {built}"
+        )
+    if "no NVIDIA driver" in text:
+        return f"no NVIDIA driver is seen from here, and {built}"
+    return " ".join(text.split())[:200].rstrip(". ")
+
+
 def _first_gpu_works() -> bool:
     import torch
 
     try:
-        # A GPU can be there and yet fail: driver too old, or kernels missing for its age.
-        return torch.cuda.is_available() and bool((torch.ones(1, device="cuda:0") + 1 == 2).item())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            available = torch.cuda.is_available()
+        text = " ".join(str(warning.message) for warning in caught)
+        # A machine without a driver has no GPU to tell of.
+        if text and not available and "no NVIDIA driver" not in text:
+            LOG.warning("The GPU cannot be used (%s); computing on the CPU", _complaint(text))
+        # A GPU can be there and yet fail: kernels may be missing for its age.
+        return available and bool((torch.ones(1, device="cuda:0") + 1 == 2).item())
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         LOG.warning("The GPU cannot be used (%s); computing on the CPU", reason)

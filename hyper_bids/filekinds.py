@@ -1,9 +1,13 @@
-"""What a file is, told by its first bytes, for messages about one that is not what was wanted."""
+"""What a file is: by its first bytes, for messages about one that is not wanted; its checksum."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import zipfile
 from pathlib import Path
+
+from hyper_bids.container import file_hint
 
 # As many bytes of a file as :func:`stand_in` and :func:`kind_of` need.
 N_BYTES = 512
@@ -14,6 +18,9 @@ MXNET = (0x112).to_bytes(8, "little")
 OLD_TORCH = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
 PICKLE = tuple(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5))
 ZIP = b"PK\x03\x04"
+
+# git-annex takes no larger file for a pointer (its internals, "pointer files").
+_LARGEST_POINTER = 32 * 1024
 
 _AGAIN = "download it again"
 
@@ -37,6 +44,12 @@ _KINDS = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"%PDF", "a PDF document"),
 )
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def stand_in(start: bytes, wanted: str = "weights") -> str | None:
@@ -97,7 +110,29 @@ def in_place_of_file(path: Path) -> str:
         return "a folder; give the file of weights in it"
     if path.is_symlink():
         return "a link to a file that is not here; fetch it ('datalad get', 'git annex get')"
-    return "no such file"
+    hint = file_hint(path).strip()
+    return f"no such file ({hint})" if hint else "no such file"
+
+
+def is_absent(path: str | os.PathLike) -> bool:
+    """Say whether the content of a file of DataLad or git-annex is not here.
+
+    Such a file is a link that leads nowhere or, unlocked or where there are no links, a small text
+    file that names the object. One that does not exist at all is not said to be absent.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return path.is_symlink()
+    if size > _LARGEST_POINTER or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline(1024)
+    except OSError:
+        return False
+    return b"annex/objects/" in first and first.startswith((b"/annex", b".git/", b"../"))
 
 
 def is_safetensors(start: bytes) -> bool:

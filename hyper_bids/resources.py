@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from hyper_bids.config import Settings, with_values
+from hyper_bids.container import mount_hint
 from hyper_bids.device import MEMORY_LIMITS
-from hyper_bids.errors import OutputError, UsageError
+from hyper_bids.errors import LimitError, OutputError, UsageError
+
+LOG = logging.getLogger("hyper_bids")
 
 # Numerical libraries read these once, when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+# This process's control groups of either version, and where they stand.
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
+# Of the main process, and of a worker beside its threads of linear algebra: 11 were counted of two
+# workers with one thread each.
+_MAIN_PIDS, _WORKER_PIDS = 5, 3
 
 
 def with_resources(settings: Settings, n_jobs: int) -> Settings:
@@ -44,6 +55,12 @@ def with_resources(settings: Settings, n_jobs: int) -> Settings:
             f"--omp-nthreads {threads} is more than --nprocs {nprocs}; one process cannot use "
             f"more threads than all may."
         )
+    if nprocs > available_processors():
+        LOG.warning(
+            "--nprocs %d: only %d processors may be used; more processes than that take more "
+            "memory and no less time.",
+            nprocs, available_processors(),
+        )  # fmt: skip
     return with_values(settings, {"nprocs": nprocs, "omp_nthreads": threads})
 
 
@@ -65,6 +82,111 @@ def available_processors() -> int:
     return n
 
 
+def check_processes(settings: Settings, n_jobs: int) -> None:
+    """Check that the processes and threads of a run are no more than its control group allows.
+
+    Parameters
+    ----------
+    settings : Settings
+        With ``nprocs`` and ``omp_nthreads``.
+    n_jobs : int
+        Participants.
+
+    Raises
+    ------
+    LimitError
+        With the number of processes that would do.
+    """
+    held = settings.resources
+    allowed = _pids_left()
+    side_by_side = held.nprocs // held.omp_nthreads
+    if held.use_plugin == "linear" or (held.use_plugin == "auto" and n_jobs < 2):
+        side_by_side = 1
+    each = _WORKER_PIDS + held.omp_nthreads
+    needed = _MAIN_PIDS + each * side_by_side
+    if allowed is None or needed <= allowed or side_by_side == 1:
+        return
+    fitting = max(1, (allowed - _MAIN_PIDS) // each) * held.omp_nthreads
+    raise LimitError(
+        f"--nprocs {held.nprocs} with --omp-nthreads {held.omp_nthreads}: about {needed} processes "
+        f"and threads are needed, and the control group (the container or job) has room for "
+        f"{allowed}. Use --nprocs {fitting}, or raise its limit (docker --pids-limit)."
+    )
+
+
+def _pids_left() -> int | None:
+    """Return how many more processes and threads may be started; None where there is no limit."""
+    left = []
+    for folder in _pids_groups():
+        try:
+            allowed = int((folder / "pids.max").read_text(encoding="ascii"))
+            left.append(allowed - int((folder / "pids.current").read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue  # the root, or no limit ("max")
+    return min(left, default=None)
+
+
+def _pids_groups() -> list[Path]:
+    """Return the control groups that count this process, its own and those around it."""
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "pids"):
+            top = _GROUPS / controllers
+            own = top / path.lstrip("/")
+            # In a container, its own group is mounted as if it were the root.
+            folders += [f for f in (own, *own.parents) if f.is_relative_to(top)]
+    return folders
+
+
+def check_space(needed: dict[Path, tuple[int, int]]) -> None:
+    """Check that there is space for what a run writes at least.
+
+    Parameters
+    ----------
+    needed : dict
+        Folder, which need not be there yet, to megabytes and number of files.
+
+    Raises
+    ------
+    OutputError
+        If a file system has less. Quotas are not seen.
+    """
+    per_device: dict[int, list] = {}
+    for folder, (megabytes, files) in needed.items():
+        place = nearest(folder)
+        entry = per_device.setdefault(place.stat().st_dev, [place, [], 0, 0])
+        entry[1].append(str(folder))
+        entry[2] += megabytes
+        entry[3] += files
+    for place, folders, megabytes, files in per_device.values():
+        free = shutil.disk_usage(place).free // 2**20
+        room = os.statvfs(place)
+        where = " and ".join(folders)
+        if megabytes > free:
+            raise OutputError(
+                f"{where}: at least {megabytes:,} MB are needed, and {free:,} MB are free there. "
+                f"Free some, choose other places (output_dir, --work-dir), or run fewer "
+                f"participants at a time (--participant-label)."
+            )
+        # File systems without a fixed number of files state none.
+        if room.f_files and files > room.f_favail:
+            raise OutputError(
+                f"{where}: about {files:,} files are written, and {room.f_favail:,} more can be "
+                f"made there (inodes). Remove some, or choose other places."
+            )
+
+
+def nearest(path: Path) -> Path:
+    """Return the folder itself, or the nearest one above it that is there."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
 def available_memory_gb(limit_mb: int | None) -> float:
     """Return gigabytes that the run may use: the limit given, the container's, or what is free."""
     import psutil
@@ -80,6 +202,14 @@ def available_memory_gb(limit_mb: int | None) -> float:
     return 0.9 * free / 2**30
 
 
+def work_path(settings: Settings) -> Path:
+    """Return where this dataset's and output's intermediate files go; nothing is made."""
+    chosen = settings.resources.work_dir
+    top = Path(chosen) if chosen else Path.cwd() / "work"
+    key = f"{Path(settings.bids_dir).resolve()}|{Path(settings.output_dir).resolve()}"
+    return top / f"hyper_bids-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+
+
 def work_folder(settings: Settings) -> Path:
     """Return the folder for this dataset's and output's intermediate files, made if absent.
 
@@ -88,10 +218,8 @@ def work_folder(settings: Settings) -> Path:
     OutputError
         If it cannot be written.
     """
-    chosen = settings.resources.work_dir
-    top = Path(chosen) if chosen else Path.cwd() / "work"
-    key = f"{Path(settings.bids_dir).resolve()}|{Path(settings.output_dir).resolve()}"
-    folder = top / f"hyper_bids-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+    chosen, folder = settings.resources.work_dir, work_path(settings)
+    top = folder.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -99,7 +227,7 @@ def work_folder(settings: Settings) -> Path:
     except OSError as error:
         raise OutputError(
             f"{'--work-dir ' if chosen else 'work folder '}{top}: cannot be written "
-            f"({error.strerror}). Give another with --work-dir."
+            f"({error.strerror}). Give another with --work-dir.{mount_hint(top, writable=True)}"
         ) from None
     return folder.resolve()
 

@@ -22,16 +22,25 @@ from nipype.interfaces.base import (
     traits,
 )
 from nipype.pipeline import engine
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 from hyper_bids import log
 from hyper_bids.bids import outputs
+from hyper_bids.clusters import plugins
 from hyper_bids.config import Settings
+from hyper_bids.errors import told_by_system
 from hyper_bids.participant.jobs import given_to, input_files, kind_of, stage_jobs
 from hyper_bids.participant.plan import Plan
 
 LOG = logging.getLogger("hyper_bids")
 
 _NAME = "participants"
+
+_ENDED = "out of memory (lower --nprocs or give more), no more processes allowed, or killed"
+_NO_THREADS = "RuntimeError: can't start new thread"
+
+# What nipype ends a crash report with, where a stage left no result.
+_NO_RESULT = "When creating this crashfile"
 
 # nipype takes an interruption for a failure of one stage, and goes on with the next.
 _INTERRUPTED = threading.Event()
@@ -110,6 +119,31 @@ class Stage(BaseInterface):
         return {"folder": str(self._folder), "digest": self._digest}
 
 
+class Workers(MultiProcPlugin):
+    """Worker processes; one that dies fails its stage, where nipype would wait for ever."""
+
+    def _async_callback(self, args):
+        if args.exception() is None:
+            super()._async_callback(args)
+
+    def _get_result(self, taskid):
+        future = self._task_obj[taskid]
+        manager = getattr(self.pool, "_executor_manager_thread", None)
+        if not future.done() and manager is not None and not manager.is_alive():
+            # The thread that hands out work could not start another: nobody will hear the workers.
+            for process in list((self.pool._processes or {}).values()):
+                process.terminate()
+            return self._failed(taskid, _NO_THREADS)
+        error = future.exception() if future.done() else None
+        if error is None:
+            return super()._get_result(taskid)
+        return self._failed(taskid, f"a worker process ended ({type(error).__name__}); {_ENDED}")
+
+    @staticmethod
+    def _failed(taskid, reason):
+        return {"taskid": taskid, "result": None, "traceback": [reason]}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of the participants: label to reason of those that failed."""
@@ -158,6 +192,8 @@ def run_participants(
     # A graph keeps the configuration that it is made with.
     stop = str(settings.resources.stop_on_first_crash).lower()
     nipype_config.set("execution", "stop_on_first_crash", stop)
+    if running["plugin"] in plugins.NAMES:
+        nipype_config.set("execution", "poll_sleep_duration", plugins.POLL)
     workflow = engine.Workflow(_NAME, base_dir=str(work))
     members = {}
     for plan in plans:
@@ -170,8 +206,9 @@ def run_participants(
         )
         _add_participant(workflow, plan, members[plan.participant], settings, running)
     before = {part: _stamp(part) for member in members.values() for part in member.parts.values()}
-    problem = _run(workflow, settings, running)
-    return _publish(members, before, Path(settings.output_dir), problem)
+    needed = max((plan.memory_mb for plan in plans), default=0)
+    problem = _run(workflow, settings, running | {"mem_mb": needed})
+    return _publish(members, before, settings, problem)
 
 
 def fingerprint(job: str, files: list[str], digests: list[str]) -> str:
@@ -223,7 +260,7 @@ def _memory_mb(plan: Plan, settings: Settings, running: dict) -> int:
 
 def _run(workflow, settings: Settings, running: dict) -> str | None:
     """Run the graph; return what nipype complains of, None if of nothing."""
-    arguments = {}
+    plugin, arguments = "Linear", {}
     if running["plugin"] == "multiproc":
         arguments = {
             "n_procs": settings.resources.nprocs,
@@ -232,7 +269,12 @@ def _run(workflow, settings: Settings, running: dict) -> str | None:
             # A forked process must not use threads or CUDA after its parent did.
             "mp_context": "spawn",
         }
-    plugin = {"linear": "Linear", "multiproc": "MultiProc"}[running["plugin"]]
+        plugin = Workers(plugin_args=arguments)
+    elif running["plugin"] in plugins.NAMES:
+        plugin = running["plugin"]
+        threads = settings.resources.omp_nthreads
+        folders = (running["work_dir"], settings.output_dir)
+        arguments = plugins.plugin_arguments(plugin, folders, running["mem_mb"], threads)
     try:
         workflow.run(plugin=plugin, plugin_args=arguments)
     # nipype raises whatever a node raised, or a RuntimeError of its own: a participant that did
@@ -246,7 +288,8 @@ def _run(workflow, settings: Settings, running: dict) -> str | None:
     return None
 
 
-def _publish(members: dict, before: dict, output_dir: Path, problem: str | None) -> Outcome:
+def _publish(members: dict, before: dict, settings: Settings, problem: str | None) -> Outcome:
+    output_dir, figures = Path(settings.output_dir), settings.images.write_images
     failed, done = {}, []
     computed = written = unchanged = 0
     for label, member in members.items():
@@ -256,7 +299,7 @@ def _publish(members: dict, before: dict, output_dir: Path, problem: str | None)
         ran = [name for name, part in member.parts.items() if _stamp(part) != before[part]]
         kept = [name for name in member.parts if name not in ran]
         LOG.info("sub-%s: computed %s; reused %s", label, _names(ran), _names(kept))
-        new, same = outputs.publish(list(member.parts.values()), output_dir)
+        new, same = outputs.publish(list(member.parts.values()), output_dir, figures)
         computed, written, unchanged = computed + len(ran), written + new, unchanged + same
         done.append(label)
     return Outcome(tuple(done), failed, computed, written, unchanged)
@@ -288,10 +331,10 @@ def _names(stages: list[str]) -> str:
 def _reason(member: Member, problem: str | None) -> str:
     crashes = sorted(member.logs.glob("crash-*"))
     if not crashes:
-        return (
-            f"{problem or 'it did not finish'}; a process that vanishes was often out of memory "
-            f"(--mem-mb, --nprocs)"
-        )
-    text = crashes[0].read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = next(line.strip() for line in reversed(text) if line.strip())
-    return f"{last.removeprefix('hyper_bids.errors.')} (details: {crashes[0]})"
+        told = told_by_system(problem or "")
+        return str(told) if told else problem or "it did not finish"
+    text = crashes[0].read_text(encoding="utf-8", errors="replace").partition(_NO_RESULT)[0]
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    told = told_by_system(last)
+    last = str(told) if told else last.removeprefix("hyper_bids.errors.")
+    return f"{last} (details: {crashes[0]})"

@@ -1,12 +1,15 @@
 """Helpers of the tests that run the whole app on small simulated datasets."""
 
+import base64
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,9 +66,32 @@ def table(out, ending, participant="01"):
     return pd.read_csv(find(out, ending, participant), sep="\t", na_values="n/a")
 
 
+def fit_map(out, name, participant="01"):
+    """Return a quantity of the model of the BOLD, x by y by z, None if it is not among them."""
+    ending = "_desc-fit_statmap"
+    names = [volume["Name"] for volume in sidecar(out, f"{ending}.json", participant)["Volumes"]]
+    if name not in names:
+        return None
+    image = nibabel.load(find(out, f"{ending}.nii.gz", participant))
+    assert image.shape[3] == len(names)
+    return image.get_fdata()[..., names.index(name)]
+
+
 def sidecar(out, ending, participant="01"):
     """Return the JSON object in an output."""
     return json.loads(find(out, ending, participant).read_text("utf-8"))
+
+
+def figures(out, page="sub-01.html"):
+    """Return the figures that a page holds, section to PNG."""
+    sections = (Path(out) / page).read_text("utf-8").split("<section id=")[1:]
+    found = {}
+    for section in sections:
+        for content in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="[^"]', section):
+            key = re.match(r'"(\w+)">', section)[1]
+            found[key] = base64.b64decode(content, validate=True)
+            assert found[key].startswith(b"\x89PNG")
+    return found
 
 
 def scores(out, metric, variant="n/a", participant="01"):

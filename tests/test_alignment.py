@@ -69,9 +69,12 @@ def test_confounds_have_the_columns_of_fmriprep_and_no_value_where_there_is_none
         np.testing.assert_allclose(table[f"{axis}_power2"], values**2, rtol=1e-3, atol=1e-4)
     assert table[["framewise_displacement", "dvars", "std_dvars"]].iloc[0].isna().all()
     assert table.iloc[1:].notna().all().all()
-    about = app.sidecar(out, "run-01_desc-confounds_timeseries.json")
+    # One sidecar for all runs: its name has no run, so that it holds for each (BIDS).
+    about = app.sidecar(out, "_desc-confounds_timeseries.json")
     assert set(table.columns) <= set(about)
     assert about["Sources"]
+    tables = sorted(out.glob("sub-01/func/*_desc-confounds_timeseries.tsv"))
+    assert sorted(about["SHA256"]) == [path.name for path in tables]
 
 
 def test_realigned_betas_are_closer_to_the_planted_ones(dataset, out, tmp_path):
@@ -98,8 +101,7 @@ def closeness(dataset, out):
 def test_the_reference_and_the_figures_are_there_and_the_page_says_what_was_not_done(out):
     reference = nibabel.load(app.find(out, "_boldref.nii.gz"))
     assert reference.shape == MOVING.shape
-    assert app.find(out, "desc-motion_figure.png")
-    assert app.find(out, "desc-boldref_figure.png")
+    assert {"motion", "boldref"} <= set(app.figures(out))
     page = (out / "sub-01.html").read_text("utf-8")
     assert "realigned the runs to one image" in page
     assert "no distortion correction and no normalisation" in page
@@ -110,8 +112,7 @@ def test_motion_parameters_are_in_the_model_by_default(dataset, out):
     """Six more regressors: with none of them the estimates differ."""
     other = out.with_name("none")
     assert app.run(dataset, other, "--confounds", "none", realign=True, work=work_of(out)) == 0
-    name = "task-faces_stat-rSquare_desc-trials_statmap.nii.gz"
-    maps = [np.asarray(nibabel.load(app.find(folder, name)).dataobj) for folder in (out, other)]
+    maps = [app.fit_map(folder, "r_square") for folder in (out, other)]
     assert not np.array_equal(*maps)
 
 

@@ -117,8 +117,9 @@ def test_betas_of_a_chosen_model_are_nearer_to_the_planted_ones_than_those_of_a_
 
 def test_response_functions_that_are_chosen_peak_when_the_planted_ones_do(dataset, out):
     planted = truth(dataset)
-    index = nibabel.load(app.find(out, "_stat-hrf_desc-trials_statmap.nii.gz")).get_fdata()
-    names = app.table(out, "_stat-hrf_desc-trials_statmap.tsv").set_index("hrf_index")["hrf"]
+    index = app.fit_map(out, "hrf_index")
+    functions = app.sidecar(out, "_desc-fit_statmap.json")["ResponseFunctions"]
+    names = pd.DataFrame(functions).set_index("hrf_index")["hrf"]
     peaks = names.replace("glover", "peak-5.1").str.split("-").str[1].astype(float)
     found = peaks[index[tuple(planted["coding_voxels"].T)].astype(int)].to_numpy()
     assert np.corrcoef(found, planted["time_to_peak"])[0, 1] > 0.7
@@ -130,7 +131,7 @@ def test_the_page_tells_the_model_that_was_chosen(out):
     assert f"polynomial drifts up to order {model['drift_order']}" in page
     assert "one of 22 response functions" in page
     assert f"drift of order {model['drift_order']}" in page
-    assert "_desc-model_figure.png" in page
+    assert "model" in app.figures(out)
 
 
 def test_predictions_are_those_of_an_independent_analysis(dataset, plain):
@@ -148,7 +149,7 @@ def test_predictions_are_those_of_an_independent_analysis(dataset, plain):
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
 
-    alphas = app.table(plain, "_desc-training_metrics.tsv")["penalty"].to_list()
+    alphas = app.sidecar(plain, "_decoder.json")["Course"]["penalty"]
     search = GridSearchCV(
         Ridge(), {"alpha": alphas}, scoring="neg_mean_squared_error", cv=LeaveOneGroupOut()
     )
@@ -241,11 +242,11 @@ def test_the_saved_decoder_makes_the_saved_predictions_from_the_saved_betas(out)
     index = app.table(out, "_desc-predicted_latents.tsv")
     means = [z[rows.loc[test, "stim_id"] == name].mean(axis=0) for name in index["stim_id"]]
     predicted = decode.predict(decoder, np.stack(means))
-    np.testing.assert_allclose(predicted, app.load(out, "_latents.npy"), atol=1e-4)
+    np.testing.assert_allclose(predicted, app.load(out, "_desc-predicted_latents.npy"), atol=1e-4)
 
 
 def test_images_are_the_generator_s_of_predictions_on_the_prior_s_shell(dataset, out):
-    predicted = app.load(out, "_latents.npy").astype(float)
+    predicted = app.load(out, "_desc-predicted_latents.npy").astype(float)
     latents = np.load(dataset / "stimuli" / "latents.npy")[:160]
     length = np.linalg.norm(latents, axis=1).mean()
     shell = length * predicted / np.linalg.norm(predicted, axis=1, keepdims=True)
@@ -258,14 +259,15 @@ def test_images_are_the_generator_s_of_predictions_on_the_prior_s_shell(dataset,
 
 def test_pngs_are_the_rows_of_the_array(out):
     images = app.load(out, "_images.npy")
-    names = app.table(out, "_desc-recon_images.tsv")["stim_id"]
+    names = app.sidecar(out, "_desc-recon_images.json")["Stimuli"]
+    assert names == app.table(out, "_desc-predicted_latents.tsv")["stim_id"].tolist()
     for row, name in enumerate(names):
         path = app.find(out, f"_desc-recon{row:04d}{name}_figure.png")
         assert (np.asarray(Image.open(path)) == images[row]).all()
 
 
 def test_participants_have_the_stimuli_in_one_order(out):
-    tables = [app.table(out, "_desc-recon_images.tsv", label) for label in ("01", "02")]
+    tables = [app.table(out, "_desc-predicted_latents.tsv", label) for label in ("01", "02")]
     assert tables[0]["stim_id"].tolist() == tables[1]["stim_id"].tolist()
     assert tables[0]["stim_id"].is_monotonic_increasing
 
@@ -274,7 +276,7 @@ def test_each_array_has_a_sidecar_with_its_checksum_and_no_pickle(out):
     import hashlib
 
     arrays = [p for p in out.rglob("*") if p.name.endswith((".npy", ".npz", ".nii.gz"))]
-    assert len(arrays) == 2 * 19
+    assert len(arrays) == 2 * 17
     for path in arrays:
         beside = json.loads((path.parent / f"{path.name.split('.')[0]}.json").read_text("utf-8"))
         assert beside["SHA256"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -331,8 +333,8 @@ def test_without_an_image_model_there_is_everything_but_images(dataset, tmp_path
 def test_the_length_of_a_prediction_is_put_back_for_images_only(dataset, out, tmp_path):
     flags = ["--participant-label", "01", "--latent-norm", "none", "--n-voxels", N_VOXELS]
     assert app.run(dataset, tmp_path / "out", *flags) == 0
-    predicted = app.load(tmp_path / "out", "_latents.npy")
-    assert (predicted == app.load(out, "_latents.npy")).all()
+    predicted = app.load(tmp_path / "out", "_desc-predicted_latents.npy")
+    assert (predicted == app.load(out, "_desc-predicted_latents.npy")).all()
     images = app.load(tmp_path / "out", "_images.npy")
     expected = to_uint8(load("demo").generate(predicted))
     assert np.abs(images.astype(int) - expected).max() <= 1

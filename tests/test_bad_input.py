@@ -254,7 +254,7 @@ def test_images_that_are_none(tmp_path, refused):
     for content, word in (
         (b"", "an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
-        (b"/annex/objects/MD5E-s9--0.png\n", "git-annex pointer"),
+        (b"/annex/objects/MD5E-s9--0.png\n", "git-annex"),
         (b"<!DOCTYPE html><html>", "an HTML page"),
     ):
         (tree / "stimuli" / "face013.png").write_bytes(content)

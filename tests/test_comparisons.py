@@ -166,10 +166,9 @@ def test_labels_of_training_stimuli_matter_and_shuffled_ones_are_not_scored_as_a
 
 def test_the_page_draws_and_explains_attributes(out):
     page = (out / "sub-01.html").read_text("utf-8")
-    assert "_desc-attributes_figure.png" in page
     assert "Attribute correlation (age)" in page
     assert "fitted to labels of the training stimuli" in page
-    assert app.find(out, "_desc-attributes_figure.png").stat().st_size > 1000
+    assert len(app.figures(out)["attributes"]) > 1000
 
 
 # Networks
@@ -184,11 +183,54 @@ def test_each_network_knows_reconstructions_of_hyper_and_the_mean_gets_ties(out)
         assert found["score"] > 0.65
         assert found["p"] <= 0.002
         assert found["training_mean"] == found["chance"] == 0.5
-        for form in ("code", "printed"):
-            found = app.scores(out, "feature_similarity", f"{form}, {short}")
+        for metric, variant in (
+            ("feature_similarity", f"code, {short}"),
+            ("feature_similarity", f"printed, {short}"),
+            ("feature_correlation", short),
+            ("brain_retrieval", f"features, {short}"),
+            ("top_5_identification", f"features, {short}"),
+        ):
+            found = app.scores(out, metric, variant)
             assert found["score"] > found["mismatched"]
             assert found["p"] <= 0.01
     assert {"code", "printed"}.isdisjoint(rows_of(out, "feature_similarity")["variant"])
+
+
+def test_an_exported_network_fills_the_row_of_mindeye_and_the_page_names_the_rest(
+    dataset, tmp_path
+):
+    torch = pytest.importorskip("torch")
+
+    class Means(torch.nn.Module):
+        """Means of parts of the picture."""
+
+        def forward(self, x):
+            return torch.nn.functional.avg_pool2d(x, 8).flatten(1)
+
+    path = tmp_path / "swav.pt"
+    torch.jit.save(torch.jit.trace(Means().eval(), torch.zeros(2, 3, 32, 32)), path)
+    path.with_suffix(".json").write_text('{"name": "SwAV", "side": 32, "mean": [0.4, 0.4, 0.4]}')
+    flags = (*FLAGS, "--feature-network", path, "--prior-images", 2)
+    assert app.run(dataset, tmp_path / "out", *flags) == 0
+    r = app.scores(tmp_path / "out", "feature_correlation", "SwAV")
+    distance = app.scores(tmp_path / "out", "correlation_distance", "SwAV")
+    assert distance["score"] == pytest.approx(1 - r["score"], abs=1e-5)
+    assert distance["score"] < distance["mismatched"]
+    assert distance["p"] == r["p"] <= 0.01
+    assert np.isnan(
+        app.scores(tmp_path / "out", "correlation_distance", "EfficientNet-B1")["score"]
+    )
+    page = (tmp_path / "out" / "sub-01.html").read_text("utf-8")
+    assert (
+        "MindEye2&#39;s scores by AlexNet 2, AlexNet 5, Inception v3, CLIP, EfficientNet-B1 (give"
+        in page
+    )
+    assert "here, lower is better" in page
+    # What the file beside it says is part of the network: scores are computed again.
+    path.with_suffix(".json").write_text('{"name": "SwAV", "side": 32, "mean": [0.9, 0.1, 0.4]}')
+    assert app.run(dataset, tmp_path / "out", *flags) == 0
+    again = app.scores(tmp_path / "out", "feature_correlation", "SwAV")
+    assert again["score"] != r["score"]
 
 
 @needs_network
@@ -223,11 +265,15 @@ def test_none_leaves_networks_out_without_a_note_and_no_other_number_changes(
     assert "pip install" not in (tmp_path / "out" / "sub-01.html").read_text("utf-8")
     assert rows_of(tmp_path / "out", "feature_similarity")["value"].isna().all()
     found = app.table(tmp_path / "out", "_desc-summary_metrics.tsv")
-    found = found[found["metric"] != "feature_similarity"].reset_index(drop=True)
     before = app.table(out, "_desc-summary_metrics.tsv")
-    by_feature = before["variant"].str.contains("features", na=False)
-    before = before[(before["metric"] != "feature_similarity") & ~by_feature]
-    before = before[before["method"] == "hyper"].reset_index(drop=True)
+    before = before[before["method"] == "hyper"]
+    found, before = (
+        table[
+            ~table["metric"].str.startswith(("feature", "correlation_distance"))
+            & ~table["variant"].str.startswith("features", na=False)
+        ].reset_index(drop=True)
+        for table in (found, before)
+    )
     # Corrected for fewer scores, p is smaller or the same.
     both = found["p_max"].notna()
     assert (found["p_max"][both] <= before["p_max"][both]).all()

@@ -37,3 +37,17 @@ def test_what_says_nothing_has_no_spread_and_one_stimulus_no_interval(rng):
     assert bootstrap_correlation(np.ones((9, 4)), t, rng) == (0, 0, 0)
     assert np.isnan(bootstrap_correlation(t[:1], t[:1], rng)).all()
     assert np.isnan(bootstrap_correlation(t, np.ones((9, 4)), rng)).all()
+
+
+def test_interval_of_the_latent_correlation_covers_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    true = 0.5
+    covered = []
+    for _ in range(400):
+        targets = rng.standard_normal((40, 6))
+        noise = rng.standard_normal((40, 6))
+        predicted = true * targets + np.sqrt(1 - true**2) * noise
+        _, low, high = bootstrap_correlation(predicted, targets, rng)
+        covered.append(low <= true <= high)
+    # Percentiles of 40 stimuli are a little narrow.
+    assert 0.9 < np.mean(covered) < 0.975

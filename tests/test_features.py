@@ -5,11 +5,11 @@ import logging
 import numpy as np
 import pytest
 
-from hyper_bids import perceptual
+from hyper_bids import perceptual, stats
 from hyper_bids.config import ScoreSettings
 from hyper_bids.errors import InputError, UsageError
 from hyper_bids.generators import checkpoints
-from hyper_bids.participant import features
+from hyper_bids.participant import features, scoring
 
 INSTALLED = perceptual.available()
 
@@ -73,7 +73,14 @@ def test_scores_are_those_of_the_features_by_hand(pictures):
     for i in range(4):
         others = [r[i, k] < r[i, i] for k in range(4) if k != i]
         assert matrix[i, i] == np.mean(others)
-    assert len(pairs) == 4
+    np.testing.assert_allclose(pairs["feature_correlation", "Projection"][0], r, rtol=1e-12)
+    of_mean = np.corrcoef(mean, shown)[0, 1:]
+    constant = pairs["feature_correlation", "Projection"][1]
+    np.testing.assert_allclose(constant, np.tile(of_mean, (4, 1)), rtol=1e-12)
+    retrieved, _ = pairs["brain_retrieval", "features, Projection"]
+    for j in range(4):
+        assert retrieved[j, j] == (r[:, j].argmax() == j)
+    assert len(pairs) == 6
 
 
 def test_reconstructions_are_identified_and_the_constant_prediction_is_not(pictures):
@@ -113,7 +120,7 @@ def test_each_network_has_scores_of_its_own(pictures):
     for key, (matrix, constant) in alone.items():
         np.testing.assert_array_equal(pairs[key][0], matrix)
         np.testing.assert_array_equal(pairs[key][1], constant)
-    assert len(pairs) == 8
+    assert len(pairs) == 2 * len(alone)
 
 
 def test_many_large_images_are_handed_over_in_blocks_of_the_same_features(pictures, monkeypatch):
@@ -145,6 +152,75 @@ def test_the_names_of_what_is_installed_say_that_it_stands_in(said):
     for network in choose("auto"):
         assert "VGGFace" not in network.short
         assert "stand-in" in network.label
+
+
+# The evaluation of MindEye2
+
+
+def rows_of(pairs):
+    """Return rows of the scores as the stage writes them, by its own function."""
+    rng = np.random.default_rng(0)
+    rows, _ = scoring.summarise(
+        pairs, {}, rng, lambda matrices: stats.pairing_nulls(matrices, 99, rng)
+    )
+    return [*rows, *features.distance_rows(rows), *features.absent_rows(pairs)]
+
+
+def test_correlation_distance_is_that_of_scipy_with_its_p_and_interval_turned(pictures):
+    from scipy.spatial.distance import correlation
+
+    network = Projection()
+    pairs = features.feature_pairs([("SwAV", network), ("Other", Projection(seed=3))], pictures)
+    rows = rows_of(pairs)
+    found = {r["control"]: r for r in rows if r["metric"] == "correlation_distance"
+             and r["variant"] == "SwAV"}  # fmt: skip
+    ours, shown, mean = (
+        network.extract(pictures[name].astype(np.float32) / 255).astype(float)
+        for name in ("reconstructions", "stimuli", "training_mean")
+    )
+    values = [correlation(a, b) for a, b in zip(ours, shown, strict=True)]
+    assert found[None]["value"] == pytest.approx(np.mean(values), rel=1e-12)
+    assert found[None]["ci_low"] < found[None]["value"] < found[None]["ci_high"]
+    of_mean = np.mean([correlation(mean[0], b) for b in shown])
+    assert found["training_mean"]["value"] == pytest.approx(of_mean, rel=1e-12)
+    r = next(r for r in rows if r["metric"] == "feature_correlation" and r["control"] is None)
+    assert (r["value"], r["p"]) == (1 - found[None]["value"], found[None]["p"])
+    # Of a network that is none of MindEye2's, there is no such row.
+    distances = {r["variant"] for r in rows if r["metric"] == "correlation_distance"}
+    assert distances == {"SwAV", "EfficientNet-B1"}
+
+
+def test_scores_of_mindeye_whose_network_is_not_given_are_there_without_a_value(pictures):
+    pairs = features.feature_pairs([("CLIP", Projection())], pictures)
+    rows = rows_of(pairs)
+    absent = {(r["metric"], r["variant"]) for r in rows if r.get("value") is None}
+    by_features = ("AlexNet 2", "AlexNet 5", "Inception v3")
+    measured = ("EfficientNet-B1", "SwAV")
+    assert absent == {("two_way_identification", f"features, {name}") for name in by_features} | {
+        (metric, name) for metric in ("feature_correlation", "correlation_distance")
+        for name in measured
+    }  # fmt: skip
+    keys = [(r["metric"], r["variant"], r["control"]) for r in rows]
+    assert len(keys) == len(set(keys))
+    similarity = {("feature_similarity", form) for form in ("code", "printed")}
+    nothing = {(r["metric"], r["variant"]) for r in features.absent_rows({})}
+    assert nothing == absent | similarity | {("two_way_identification", "features, CLIP")}
+
+
+def test_alexnet_is_scored_by_two_layers_unless_one_is_asked_for(monkeypatch, tmp_path):
+    file = tmp_path / "alexnet.pth"
+    file.touch()
+    monkeypatch.setattr(
+        perceptual, "load", lambda source, device="cpu", layer=None:
+        Projection(f"AlexNet {layer or 5} (ImageNet)"),
+    )  # fmt: skip
+    features._chosen.cache_clear()
+    networks = choose(str(file))
+    assert [(n.short, n.layer) for n in networks] == [("AlexNet 2", "2"), ("AlexNet 5", "5")]
+    features._chosen.cache_clear()
+    with pytest.raises(UsageError, match="the same weights"):
+        choose(str(file), str(file.parent / "other" / ".." / file.name))
+    features._chosen.cache_clear()
 
 
 # Choices
@@ -180,7 +256,7 @@ def test_an_installed_network_knows_faces_of_latents_that_are_near(name, rng, sa
     ("names", "layer", "words"),
     [
         (("none", "auto"), None, "none stands alone"),
-        (("nowhere.pth",), None, "no such file and no known name"),
+        (("nowhere.pth",), None, "no such file,? and no known name"),
         (("auto",), "fc6", "only a VGG16 has layers"),
         (("none",), "fc6", "only a VGG16 has layers"),
     ],

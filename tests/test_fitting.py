@@ -136,7 +136,7 @@ def test_predictions_are_the_solvers_on_the_published_responses(fitted, dataset)
     shown = rows.loc[~train, "stim_id"].to_numpy()
     means = np.stack([z[~train][shown == stimulus].mean(axis=0) for stimulus in index["stim_id"]])
     predicted = decode.predict(fit, means, N_REPEATS)
-    np.testing.assert_allclose(app.load(out, "_latents.npy"), predicted, atol=2e-3)
+    np.testing.assert_allclose(app.load(out, "_desc-predicted_latents.npy"), predicted, atol=2e-3)
     if fit.averaged is not None:
         # The other map is another one, so that the app cannot have used it.
         assert np.abs(decode.predict(fit, means) - predicted).max() > 0.02
@@ -168,7 +168,7 @@ def test_contributions_are_those_of_the_map_that_predicted(dataset, tmp_path):
     row = {name: k for k, name in enumerate(known["stim_id"])}
     true = np.load(dataset / "stimuli" / "latents.npy")[[row[s] for s in index["stim_id"]]]
     true = true - true.mean(axis=0)
-    predicted = app.load(out, "_latents.npy").astype(float)
+    predicted = app.load(out, "_desc-predicted_latents.npy").astype(float)
     whole = ((predicted - predicted.mean(axis=0)) * true).sum()
     rows = app.table(out, "faces_desc-trials_statmap.tsv")
     used = nibabel.load(app.find(out, "_desc-decoder_mask.nii.gz")).get_fdata() > 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hyper_bids import filekinds
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import DeviceError, InputError, UsageError
 from hyper_bids.generators import checkpoints, dcgan, pggan, protocol, weightfile
@@ -76,7 +77,7 @@ def tutorial_network(n_latents, width):
 
 
 def test_the_embedded_file_is_the_one_that_the_conversion_script_makes(tool):
-    assert weightfile.checksum(tool.TARGET) == tool.WEIGHTS_SHA256
+    assert filekinds.sha256(tool.TARGET) == tool.WEIGHTS_SHA256
     assert weightfile.read_header(tool.TARGET).metadata == tool.METADATA
 
 

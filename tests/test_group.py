@@ -2,9 +2,9 @@
 
 import json
 import logging
-import re
 from pathlib import Path
 
+import app
 import numpy as np
 import pandas as pd
 import pytest
@@ -277,10 +277,31 @@ def test_the_page_shows_each_participant_each_mean_and_figures_that_are_there(ou
         assert f'<a href="sub-{label}.html">sub-{label}</a>' in text
     for key in KEYS:
         assert f'<td class="value">{stat(out, key)["mean"]:.3f} ± ' in text
-    drawn = re.findall(r'<img src="([^"]+)"', text)
-    assert len(drawn) == 3
-    for path in drawn:
-        assert (out / path).read_bytes().startswith(b"\x89PNG")
+    assert len(app.figures(out, "group.html")) == 3
+
+
+def test_figures_are_files_where_asked_for_and_those_that_are_there_stay_up_to_date(out, rng):
+    found = make_group(out, rng, ("01", "02"))
+
+    def files():
+        return {path.name.split("_")[1]: path.read_bytes() for path in out.rglob("*.png")}
+
+    run(out, draw=True)
+    assert files() == {}
+    run(out, "--write-images", draw=True)
+    first = files()
+    assert set(first) == {
+        "desc-twowayidentification", "desc-latentcorrelation", "desc-structuralsimilarity"
+    }  # fmt: skip
+    assert sorted(first.values()) == sorted(app.figures(out, "group.html").values())
+    (out / "figures" / "group_desc-latentcorrelation_scores.png").unlink()
+    for scores in found["02"].values():
+        scores["value"] = 0.9
+    write_scores(out, "02", found["02"])
+    run(out, draw=True)
+    assert set(files()) == set(first) - {"desc-latentcorrelation"}
+    assert set(files().values()) <= set(app.figures(out, "group.html").values())
+    assert all(files()[name] != first[name] for name in files())
 
 
 # Who is in it
@@ -507,10 +528,10 @@ def test_running_twice_writes_nothing_again(out, rng, kind):
         }
 
     make_group(out, rng)
-    run(out, draw=kind != "tables")
+    run(out, "--write-images", draw=kind != "tables")
     before = of_kind()
-    assert [name for name in before if "group" in name]
-    run(out, draw=kind != "tables")
+    assert len([name for name in before if "group" in name]) == 4
+    run(out, "--write-images", draw=kind != "tables")
     assert of_kind() == before
 
 
@@ -543,7 +564,4 @@ def test_what_the_participants_left_is_not_touched(out, rng):
     assert set(after) - set(before) == {
         "group_metrics.tsv", "group_metrics.json", "group_stats.tsv", "group_stats.json",
         "group.html",
-        "figures/group_desc-latentcorrelation_scores.png",
-        "figures/group_desc-twowayidentification_scores.png",
-        "figures/group_desc-structuralsimilarity_scores.png",
     }  # fmt: skip

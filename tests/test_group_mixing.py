@@ -69,7 +69,7 @@ def test_mixed_results_that_are_allowed_are_averaged_and_told_in_page_and_tables
     for name in ("group_metrics", "group_stats"):
         sidecar = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
         assert sidecar["Mixed"] == [words]
-        assert sidecar["Settings"]["group"] == {"allow_mixed": True}
+        assert sidecar["Settings"]["group"] == {"allow_mixed": True, "align": "none"}
 
 
 def test_those_of_one_choice_can_be_averaged_by_themselves(out, rng):

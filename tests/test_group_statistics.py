@@ -19,10 +19,11 @@ from group_results import (
 )
 from scipy import stats as reference
 
-from hyper_bids import stats
+from hyper_bids import metrics, stats
 from hyper_bids.group.members import Member, Nulls
 from hyper_bids.group.nulls import family, mean_nulls
-from hyper_bids.group.tables import lined_up
+from hyper_bids.group.tables import _tested, lined_up
+from hyper_bids.perceptual import MINDEYE_IDENTIFIES, MINDEYE_MEASURES
 
 SSIM = KEYS[2]
 
@@ -86,6 +87,25 @@ def test_p_of_the_mean_would_not_be_uniform_if_each_participant_were_shuffled_al
     p = p_of_the_mean(tmp_path, rng, shared=False)
     assert np.mean(p <= 0.05) > 0.08
     assert reference.kstest(p, "uniform").pvalue < 1e-3
+
+
+def test_smallest_corrected_p_of_the_means_is_uniform_without_information(tmp_path, rng):
+    # Three scores of the same predictions, two participants with the same pairings, 500 times.
+    n, n_permutations, n_sets = 7, 99, 500
+    p = []
+    for k in range(n_sets):
+        targets = rng.normal(size=(n, 4))
+        members = []
+        for name in "ab":
+            predicted = rng.normal(size=(n, 4))
+            S = predicted @ targets.T
+            matrices = [S, metrics.two_way(S), metrics.latent_similarity(predicted, targets)]
+            nulls = stats.pairing_nulls(matrices, n_permutations, np.random.default_rng(k))
+            values = [np.trace(M) / n for M in matrices]
+            members.append(member(tmp_path, name, values, nulls))
+        p.append(min(found["p_max"] for found in _tested(members).values()))
+    p = np.array(p) - rng.uniform(size=n_sets) / (n_permutations + 1)
+    assert reference.kstest(p, "uniform").pvalue > 0.01
 
 
 def test_only_participants_with_one_seed_share_permutations(tmp_path, rng):
@@ -155,7 +175,76 @@ def test_participants_with_other_permutations_have_no_corrected_p_and_are_named(
     assert f"p of the means is from the first {N_NULL}." in page(out)
 
 
+# The paper's test
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "n_significant"),
+    [((0.001, 0.03), 0.03, 2), ((0.001, 0.2), 0.2, 1), ((0.001, None), None, None)],
+)
+def test_the_papers_p_of_a_group_is_the_largest_of_its_participants_and_named_as_such(
+    out, rng, given, expected, n_significant
+):
+    for label, p in zip(("01", "02"), given, strict=True):
+        scores = planted(rng)
+        scores[SSIM]["controls"] = {"random_prior": 0.3}
+        path = write_scores(out, label, scores)
+        table = pd.read_csv(path, sep="\t", keep_default_na=False)
+        table.loc[table["control"] == "random_prior", "p"] = "n/a" if p is None else str(p)
+        table.to_csv(path, sep="\t", index=False)
+    run(out)
+    line = stat(out, SSIM, "random_prior")
+    for name, wanted in (("p", expected), ("n_significant", n_significant)):
+        assert np.isnan(line[name]) if wanted is None else line[name] == wanted
+    assert np.isnan(line["p_max"])
+    assert np.isnan(line["prevalence"])
+    assert (">p, paper&#39;s test<" in page(out)) == (expected is not None)
+    # The score itself is tested by pairings, as ever.
+    assert stat(out, SSIM)["p"] != expected
+
+
 # Intervals
+
+
+def test_the_interval_of_a_distance_is_that_of_its_correlation_turned(out, rng):
+    correlation, distance = ("feature_correlation", "SwAV"), ("correlation_distance", "SwAV")
+    for label in ("01", "02"):
+        scores = planted(rng, (*KEYS, correlation))
+        held = scores[correlation]
+        scores[distance] = {"value": 1 - held["value"], "p": held["p"]}
+        scores[distance]["controls"] = {k: 1 - v for k, v in held["controls"].items()}
+        write_scores(out, label, scores)
+    run(out)
+    one, other = stat(out, correlation), stat(out, distance)
+    assert other["mean"] == pytest.approx(1 - one["mean"])
+    assert other["interval_over"] == "stimuli"
+    # The draws are their own.
+    assert other["ci_low"] == pytest.approx(1 - one["ci_high"], abs=0.02)
+    assert other["ci_high"] == pytest.approx(1 - one["ci_low"], abs=0.02)
+    sections = page(out).split("<section id=")
+    names = [s.split(">")[0] for s in sections if "Correlation distance" in s]
+    assert names == ['"stats"']
+
+
+def test_networks_of_mindeye_that_nobody_gave_are_named_in_one_line_and_change_no_number(out, rng):
+    found = planted(rng)
+    absent = [("two_way_identification", f"features, {name}") for name in MINDEYE_IDENTIFIES]
+    absent += [
+        (m, n) for n in MINDEYE_MEASURES for m in ("feature_correlation", "correlation_distance")
+    ]
+    write_scores(out, "01", found)
+    run(out)
+    before = read(out, "group_stats")
+    write_scores(out, "01", found, absent=absent)
+    run(out)
+    after = read(out, "group_stats")
+    lost = after[after["n_participants"] == 0]
+    assert set(zip(lost["metric"], lost["variant"], strict=True)) == set(absent)
+    rest = after[after["n_participants"] > 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, before)
+    said = "Not computed: MindEye2&#39;s scores by AlexNet 2, AlexNet 5, Inception v3, CLIP, "
+    said += "EfficientNet-B1, SwAV (give the networks&#39; files by --feature-network)."
+    assert page(out).count(said) == 1
 
 
 @pytest.mark.parametrize("n", [1, 3, 6])

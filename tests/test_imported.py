@@ -361,7 +361,9 @@ def test_hypers_published_layout_is_decoded_from_pickles_to_the_group_page(tmp_p
     voxels = app.table(out, "_desc-decoder_voxels.tsv")
     assert voxels["voxel"].tolist() == list(range(4096))
     assert not list(out.glob("sub-*/**/*.nii.gz"))
-    assert not list(out.glob("sub-*/figures/*voxels*"))
+    drawn = app.figures(out)
+    assert "null" in drawn
+    assert "voxels" not in drawn
 
 
 def test_images_only_28_by_28_grey_of_100_trials_become_images_and_scores(tmp_path, rng):
@@ -401,7 +403,7 @@ def test_mat_npz_and_pickle_give_the_same_bits_of_responses_and_predictions(tmp_
         argv = ["import-responses", tmp_path / f"a.{kind}", root, *VARIABLES, *LATENTS]
         assert cli.main([str(word) for word in argv]) == 0
         assert app.run(root, out, "--n-permutations", 50) == 0
-        outputs = [app.find(out, name) for name in ("_latents.npy", "_decoder.npz")]
+        outputs = [app.find(out, name) for name in ("_desc-predicted_latents.npy", "_decoder.npz")]
         paths = [find_imported(root, "01").responses, *outputs]
         found.append([path.read_bytes() for path in paths])
     assert found[0] == found[1] == found[2]
@@ -442,7 +444,7 @@ def test_test_trials_are_standardised_without_each_other_unless_their_run_is_kno
     for name in ("a", "b"):
         root = imported(tmp_path, arrays | runs, *LATENTS, *flags, out=name)
         assert app.run(root, tmp_path / f"{name}-out", "--n-permutations", 50) == 0
-        first.append(app.load(tmp_path / f"{name}-out", "_latents.npy")[0])
+        first.append(app.load(tmp_path / f"{name}-out", "_desc-predicted_latents.npy")[0])
         arrays["Y"][1:] += 5
     assert np.array_equal(*first) is not known
 
@@ -462,7 +464,7 @@ def test_places_of_voxels_that_are_known_give_maps_and_a_mask_of_the_decoder(tmp
     used = volumes.read_mask(app.find(out, "_desc-decoder_mask.nii.gz"))
     assert used.sum() == 15
     assert set(np.flatnonzero(used[mask])) <= set(range(20))
-    assert app.find(out, "_desc-voxels_figure.png")
+    assert "voxels" in app.figures(out)
     assert not list(out.glob("sub-*/**/*_voxels.tsv"))
     half = mask.copy()
     half.ravel()[np.flatnonzero(mask)[5:]] = False
@@ -555,7 +557,7 @@ def test_the_penalty_for_repeated_stimuli_is_that_for_new_ones(tmp_path, rng):
         out = tmp_path / f"out-{cv}"
         assert app.run(root, out, "--cv", cv, "--n-permutations", 50) == 0
         alphas[cv] = app.sidecar(out, "_decoder.json")["alpha"]
-        predicted = app.load(out, "_latents.npy")
+        predicted = app.load(out, "_desc-predicted_latents.npy")
         order = app.table(out, "_desc-predicted_latents.tsv")["stim_id"]
         rows = order.str.removeprefix("stimulus").astype(int) - 21
         errors[cv] = ((predicted - U[rows]) ** 2).mean()

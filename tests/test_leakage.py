@@ -23,13 +23,7 @@ FITTED = (
     "sub-01/func/*_stat-r_desc-encoding_statmap.nii.gz",
     "sub-01/func/*_stat-q_desc-encoding_statmap.nii.gz",
     "sub-01/func/*_desc-decoder_statmap.nii.gz",
-    "sub-01/func/*_stat-hrf_desc-trials_statmap.nii.gz",
-    "sub-01/func/*_stat-hrf_desc-trials_statmap.tsv",
-    "sub-01/func/*_stat-ridge_desc-trials_statmap.nii.gz",
     "sub-01/func/*_desc-model_metrics.tsv",
-    "sub-01/func/*_desc-training_metrics.tsv",
-    "sub-01/figures/*curve*.png",
-    "sub-01/figures/*desc-model*.png",
 )
 # Each decoder, each way of estimating betas.
 ANALYSES = {
@@ -51,6 +45,16 @@ def fitted_in(out):
     train = (app.table(out, f"{ending}.tsv")["split"] == "train").to_numpy()
     found["betas of training trials"] = np.asarray(betas)[..., train].tobytes()
     found["model"] = app.sidecar(out, f"{ending}.json")["Model"]
+    drawn = app.figures(out)
+    assert "voxels" in drawn
+    found |= {f"figure {name}": drawn.get(name) for name in ("curve", "model")}
+    found["course of the fit"] = app.sidecar(out, "_decoder.json").get("Course")
+    # The other quantities of the file, such as the baseline, describe all runs.
+    for name in ("hrf_index", "ridge_fraction"):
+        chosen = app.fit_map(out, name)
+        found[name] = None if chosen is None else chosen.tobytes()
+    about = app.sidecar(out, "_desc-fit_statmap.json")
+    found["response functions"] = about.get("ResponseFunctions")
     return found
 
 

@@ -7,6 +7,7 @@ from scipy.stats import hypergeom, pearsonr
 from sklearn.metrics import top_k_accuracy_score
 
 from hyper_bids import metrics, stats
+from hyper_bids.metrics import predictions
 
 
 @pytest.fixture
@@ -308,3 +309,13 @@ def test_numbers_that_identification_cannot_take_are_refused(rng):
         metrics.retrieval(S, rng, n_draws=0, n_candidates=3)
     with pytest.raises(ValueError, match="0 candidates"):
         metrics.retrieval_expected(S, 0)
+
+
+def test_brain_retrieval_looks_for_the_prediction_of_a_stimulus_and_one_of_n_for_its_stimulus():
+    S = np.array([[3, 2, 9], [1, 5, 0], [4, 4, 7]])
+    pairs = predictions.identified("latents", S, np.zeros((3, 3)))
+    assert np.diag(pairs["one_of_n_identification", "latents"][0]).tolist() == [0, 1, 1]
+    found, constant = pairs["brain_retrieval", "latents"]
+    # Column j is about stimulus j, whichever prediction it is paired with.
+    assert found.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    assert constant.tolist() == np.full((3, 3), 1 / 3).tolist()

@@ -26,11 +26,12 @@ PROVENANCE = {
     "Simulated": True,
     "SoftwareVersion": "0.1.0",
 }
+FIGURE = "sub-01/figures/sub-01_task-faces_space-T1w_desc-recon_figure.png"
 RAW = {"Name": "Faces", "License": "CC0", "BIDSVersion": "1.11.1", "DatasetDOI": "doi:10.1/x"}
 
 
 def make_fragment(folder: Path, rng, entities=ENTITIES, n_trials=3) -> outputs.Fragment:
-    """Write one of each kind of output: 4D and 3D images, mask, tables, arrays, figure, page."""
+    """Write one of each kind of output: images, mask, tables, arrays, figure, picture, page."""
     import nibabel as nib
 
     shape = (4, 5, 3)
@@ -45,25 +46,22 @@ def make_fragment(folder: Path, rng, entities=ENTITIES, n_trials=3) -> outputs.F
     for key, kind in (("brain_mask", "Brain"), ("decoder_mask", "ROI")):
         with fragment.file(key, "Voxels.", Type=kind) as path:
             nib.save(mask, path)
-    maps = ("r_square", "mean_z", "baseline", "tsnr", "hrf_index", "ridge_fraction", "reliability")
+    maps = ("fit", "mean_z", "reliability")
     for key in maps:
         with fragment.file(key, "A map.", Units="1") as path:
             nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), path)
     with fragment.file("decoder", "Weights.", alpha=np.float64(0.1)) as path:
         np.savez(path, weights=np.ones((2, 2), np.float32))
-    for array, table in (
-        ("predicted_latents", "predicted_index"),
-        ("reconstructions", "reconstructions_index"),
-    ):
+    for array in ("predicted_latents", "reconstructions"):
         with fragment.file(array, "Rows.", Shape=[2, 2]) as path:
             np.save(path, np.zeros((2, 2), np.float32))
-        fragment.table(table, pd.DataFrame({"row": [0, 1]}), {"row": "Row"})
-    fragment.table("hrf_table", pd.DataFrame({"hrf_index": [0]}), {"hrf_index": "Value"})
-    for key in ("training_curve", "perstim_metrics", "summary_metrics", "model_table"):
+    fragment.table("predicted_index", pd.DataFrame({"row": [0, 1]}), {"row": "Row"})
+    for key in ("perstim_metrics", "summary_metrics", "model_table"):
         fragment.table(key, pd.DataFrame({"value": [0.5, np.nan]}), {"value": "Score"})
     with fragment.file("null_metrics", "Nulls.", Scores=[["a", "b"]]) as path:
         np.save(path, np.zeros((1, 5), np.float32))
     fragment.figure("recon").write_bytes(b"\x89PNG")
+    fragment.picture("recon0000a").write_bytes(b"\x89PNG of a")
     fragment.page().write_text("<!doctype html>", encoding="utf-8")
     np.save(fragment.internal("z.npy"), np.zeros(3))
     return fragment
@@ -94,15 +92,15 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
         ),
         ("betas", {"subject": "A1"}, "sub-A1/func/sub-A1_desc-trials_statmap.nii.gz"),
         (
-            "r_square",
+            "reliability",
             ENTITIES | {"session": "2", "res": "2"},
             "sub-01/ses-2/func/sub-01_ses-2_task-faces_space-T1w_res-2"
-            "_stat-rSquare_desc-trials_statmap.nii.gz",
+            "_stat-reliability_desc-test_statmap.nii.gz",
         ),
         (
-            "hrf_table",
+            "betas_table",
             ENTITIES,
-            "sub-01/func/sub-01_task-faces_space-T1w_stat-hrf_desc-trials_statmap.tsv",
+            "sub-01/func/sub-01_task-faces_space-T1w_desc-trials_statmap.tsv",
         ),
         (
             "reliability",
@@ -184,6 +182,22 @@ def test_table_and_image_of_one_name_share_a_sidecar_whichever_is_written_first(
     assert len(sidecar["SHA256"]) == 2
 
 
+def test_tables_of_runs_share_a_sidecar_whose_name_has_what_they_share(tmp_path):
+    fragment = outputs.Fragment(tmp_path, {"subject": "01"}, PROVENANCE)
+    frame = pd.DataFrame({"dvars": [1.0, 2.0]})
+    parts = [({"task": "faces", "run": run}, frame * k) for k, run in enumerate(("1", "2"))]
+    fragment.tables("motion_confounds", parts, {"dvars": "Change"})
+    digests = (
+        json.loads((tmp_path / outputs.MANIFEST).read_text())["files"] if fragment.close() else {}
+    )
+    stem, ending = "sub-01/func/sub-01_task-faces", "desc-confounds_timeseries"
+    tables = [f"{stem}_run-{run}_{ending}.tsv" for run in ("1", "2")]
+    assert sorted(digests) == sorted([f"{stem}_{ending}.json", *tables])
+    about = json.loads((tmp_path / f"{stem}_{ending}.json").read_text())
+    assert about["dvars"] == {"Description": "Change"}
+    assert about["SHA256"] == {name.rsplit("/", 1)[1]: digests[name] for name in tables}
+
+
 def test_table_cells_follow_bids():
     frame = pd.DataFrame(
         {
@@ -237,7 +251,8 @@ def test_manifest_holds_the_checksum_of_every_file_and_its_digest_depends_on_the
     files = {n for n in listing(tmp_path / "a") if n != "manifest.json"}
     assert set(manifest["files"]) == files
     assert "internal/z.npy" in files
-    assert set(manifest["figures"].values()) == {name for name in files if "/figures/" in name}
+    assert manifest["figures"] == {"recon": FIGURE}
+    assert FIGURE in files
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((tmp_path / "a" / name).read_bytes()).hexdigest() == digest
 
@@ -256,7 +271,7 @@ def test_publishing_merges_and_leaves_unchanged_files_untouched(tmp_path, rng):
     out = tmp_path / "out"
     fragment = make_fragment(tmp_path / "a", rng)
     fragment.close()
-    n_files = len([n for n in listing(tmp_path / "a") if n.startswith("sub-01")])
+    n_files = len([n for n in listing(tmp_path / "a") if n.startswith("sub-01") and n != FIGURE])
     (out / "sub-01").mkdir(parents=True)
     (out / "sub-01" / "notes.txt").write_text("mine")
     assert outputs.publish([tmp_path / "a"], out) == (n_files, 0)
@@ -276,6 +291,34 @@ def test_publishing_merges_and_leaves_unchanged_files_untouched(tmp_path, rng):
         f"sub-01/func/sub-01_task-faces_space-T1w_desc-summary_metrics.{e}" for e in ("tsv", "json")
     }
     assert (out / "sub-01" / "notes.txt").read_text() == "mine"
+
+
+def test_a_figure_of_the_page_is_published_if_asked_for_or_if_an_older_one_is_there(tmp_path, rng):
+    make_fragment(tmp_path / "a", rng).close()
+    picture = FIGURE.replace("recon", "recon0000a")
+    pages = {}
+    for name, asked, old in (("none", False, None), ("all", True, None), ("old", False, b"old")):
+        pages[name] = out = tmp_path / name
+        if old:
+            (out / FIGURE).parent.mkdir(parents=True)
+            (out / FIGURE).write_bytes(old)
+        outputs.publish([tmp_path / "a"], out, asked)
+        assert (out / picture).read_bytes() == b"\x89PNG of a"
+    assert not (pages["none"] / FIGURE).exists()
+    for name in ("all", "old"):
+        assert (pages[name] / FIGURE).read_bytes() == b"\x89PNG"
+
+
+def test_figures_of_a_stage_are_those_that_it_drew_and_damaged_ones_are_refused(tmp_path, rng):
+    fragment = make_fragment(tmp_path, rng)
+    with pytest.raises(OutputError, match="not a finished stage"):
+        outputs.figures_of(tmp_path)
+    fragment.close()
+    assert outputs.figures_of(tmp_path) == {"recon": b"\x89PNG"}
+    for spoil in (lambda path: path.write_bytes(b"\x89GNP"), Path.unlink):
+        spoil(tmp_path / FIGURE)
+        with pytest.raises(OutputError, match=r"recon_figure\.png: changed since its stage"):
+            outputs.figures_of(tmp_path)
 
 
 def test_published_files_are_copies_with_ordinary_rights(tmp_path, rng):

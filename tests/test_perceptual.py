@@ -2,6 +2,7 @@
 
 import collections
 import copyreg
+import json
 import os
 import pickle
 import sys
@@ -15,7 +16,16 @@ from torch import nn
 
 from hyper_bids import perceptual
 from hyper_bids.errors import InputError, UsageError
-from hyper_bids.perceptual import efficientnet, loading, network, statefile, vgg16, vggface2
+from hyper_bids.participant import features
+from hyper_bids.perceptual import (
+    alexnet,
+    efficientnet,
+    loading,
+    network,
+    statefile,
+    vgg16,
+    vggface2,
+)
 
 VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)
 
@@ -30,6 +40,8 @@ def small(monkeypatch):
     """Make the loader want narrow networks."""
     monkeypatch.setattr(vggface2, "ARCHITECTURE", vggface2.Architecture(width=4, n_people=7))
     monkeypatch.setattr(vgg16, "ARCHITECTURE", vgg16.Architecture(2, n_units=10, n_classes=5))
+    small = alexnet.Architecture((2, 3, 4, 3, 2), n_units=6, n_classes=5)
+    monkeypatch.setattr(alexnet, "ARCHITECTURE", small)
     monkeypatch.setattr(efficientnet, "ARCHITECTURE", efficientnet.Architecture(2, n_classes=5))
 
 
@@ -46,6 +58,120 @@ def randomise(module, seed=0):
                 drawn = drawn * 0.1
             value.copy_(drawn)
     return module.eval()
+
+
+# Exported networks
+
+
+class Pooled(nn.Module):
+    """Means of two filters over the picture, a feature map of one place."""
+
+    def __init__(self):
+        super().__init__()
+        self.filters = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.filters(x).relu().mean(dim=(2, 3), keepdim=True)
+
+
+def exported(folder, network=None, kind="pt", drop=(), **said):
+    """Write an exported network and its JSON file; return the path of the network."""
+    torch.manual_seed(3)
+    network = (network or Pooled()).eval()
+    example, path = torch.zeros(2, 3, 16, 16), folder / f"net.{kind}"
+    if kind == "pt":
+        torch.jit.save(torch.jit.trace(network, example, check_trace=False), path)
+    else:
+        shapes = ({0: torch.export.Dim("n")},)
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), path)
+    told = {"name": "CLIP", "side": 16, "mean": [0.5, 0.4, 0.3], "sd": [0.2, 0.3, 0.4]} | said
+    told = {key: value for key, value in told.items() if key not in drop}
+    path.with_suffix(".json").write_text(json.dumps(told))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pt", "pt2"])
+def test_an_exported_network_gives_the_features_of_the_original(tmp_path, kind, rng):
+    network = Pooled()
+    found = perceptual.load(exported(tmp_path, network, kind))
+    assert isinstance(found, perceptual.FeatureNetwork)
+    assert (found.name, found.n_features, found.is_papers) == ("CLIP", 4, False)
+    pictures = rng.random((19, 16, 16, 3)).astype(np.float32)
+    x = ((pictures - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        wanted = network(torch.tensor(x.astype(np.float32))).flatten(1).numpy()
+    assert wanted.std() > 0.01
+    np.testing.assert_allclose(found.extract(pictures), wanted, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UsageError, match="no layer 'fc7'"):
+        perceptual.load(tmp_path / f"net.{kind}", layer="fc7")
+
+
+def test_a_network_of_one_batch_is_given_it_and_a_name_of_mindeye_is_the_scores(tmp_path, rng):
+    class Two(Pooled):
+        def forward(self, x):
+            return super().forward(x).reshape(2, 4)
+
+    pictures = rng.random((5, 16, 16, 3)).astype(np.float32)
+    network = Two()
+    alike = perceptual.load(exported(tmp_path, network, batch=2, name="SwAV"))
+    plain = Pooled()
+    plain.load_state_dict(network.state_dict())
+    (tmp_path / "all").mkdir()
+    whole = perceptual.load(exported(tmp_path / "all", plain)).extract(pictures)
+    np.testing.assert_allclose(alike.extract(pictures), whole, rtol=1e-5)
+    assert features.short_name(alike) == "SwAV"
+    assert "SwAV" in perceptual.MINDEYE_MEASURES
+    with pytest.raises(InputError, match=r"no features of 1 image.*batch"):
+        perceptual.load(exported(tmp_path, network))
+
+
+class Noisy(Pooled):
+    """Other features every time."""
+
+    def forward(self, x):
+        return torch.rand(x.shape[0], 4)
+
+
+class Two(nn.Module):
+    """One row, however many images."""
+
+    def forward(self, x):
+        return x.mean(dim=(2, 3))[:1]
+
+
+class Nought(Pooled):
+    """No numbers."""
+
+    def forward(self, x):
+        return super().forward(x) / 0 - 1 / torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("network", "said", "message"),
+    [
+        (None, {"drop": ("side",)}, "missing: side"),
+        (None, {"sides": 16}, "Unknown: sides"),
+        (None, {"name": "VGGFace"}, "without VGGFace"),
+        (None, {"name": "a, b"}, "name = "),
+        (None, {"side": 0}, "side = 0"),
+        (None, {"sd": [1, 0, 1]}, "above 0"),
+        (None, {"mean": [1, 2]}, "three numbers"),
+        (Noisy, {}, r"evaluation mode"),
+        (Two, {}, "a row each is wanted"),
+        (Nought, {}, "not finite"),
+    ],
+)
+def test_exported_networks_that_cannot_be_used_are_refused(tmp_path, network, said, message):
+    path = exported(tmp_path, network and network(), **said)
+    with pytest.raises(InputError, match=message):
+        perceptual.load(path)
+
+
+def test_an_exported_network_without_its_json_file_says_what_it_holds(tmp_path):
+    path = exported(tmp_path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match=r"net\.json.*name, side; mean, sd, batch"):
+        perceptual.load(path)
 
 
 # Reference: ResNet50 of VGGFace2
@@ -255,6 +381,50 @@ def test_vgg16_gives_the_features_of_the_layer(small, tmp_path, pictures, layer,
         wanted = module(torch.tensor(x.transpose(0, 3, 1, 2).astype(np.float32)), n).numpy()
     assert wanted.shape == (3, found.n_features)
     np.testing.assert_allclose(found.extract(pictures), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+class AlexNet(nn.Module):
+    """The network by torchvision's numbers of layers."""
+
+    def __init__(self, channels, n_units, n_classes):
+        super().__init__()
+        a, b, c, d, e = channels
+        self.features = nn.Sequential(
+            nn.Conv2d(3, a, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(a, b, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(b, c, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(c, d, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(d, e, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+        )  # fmt: skip
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Linear(36 * e, n_units), nn.ReLU(),
+            nn.Dropout(), nn.Linear(n_units, n_units), nn.ReLU(), nn.Linear(n_units, n_classes),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "last"), [(None, 11), ("5", 11), ("2", 4)])
+def test_alexnet_gives_the_features_of_the_layer_of_images_of_256(
+    small, tmp_path, layer, last, rng
+):
+    pictures = rng.random((3, 256, 256, 3)).astype(np.float32)
+    module = randomise(AlexNet((2, 3, 4, 3, 2), 6, 5))
+    torch.save(module.state_dict(), tmp_path / "alexnet.pth")
+    found = perceptual.load(tmp_path / "alexnet.pth", layer=layer)
+    assert (found.name, found.is_papers) == (f"AlexNet {layer or 5} (ImageNet)", False)
+    x = (pictures - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    with torch.no_grad():
+        given = torch.tensor(x.transpose(0, 3, 1, 2).astype(np.float32))
+        wanted = module.features[: last + 1](given).flatten(1).numpy()
+    assert wanted.std() > 0.01
+    assert wanted.shape == (3, found.n_features)
+    np.testing.assert_allclose(found.extract(pictures), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_the_full_alexnet_has_the_published_sizes():
+    shapes = alexnet.Architecture().shapes()
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 61_100_840
+    assert alexnet.Architecture().n_features("2") == 192 * 31 * 31
+    assert alexnet.Architecture().n_features("5") == 256 * 15 * 15
 
 
 def test_parameters_that_still_ask_for_gradients_are_read(small, tmp_path, pictures):
@@ -639,7 +809,7 @@ def test_networks_whose_packages_are_absent_are_not_offered(monkeypatch):
 
 
 def test_a_name_or_layer_that_is_not_there_is_refused(small, tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"nowhere: no such file and no known name.*dlib-face"):
+    with pytest.raises(UsageError, match=r"nowhere: no such file,? and no known name.*dlib-face"):
         perceptual.load("nowhere")
     with pytest.raises(UsageError, match=r"no layer 'fc7'\. Accepted: none"):
         perceptual.load("dlib-face", layer="fc7")

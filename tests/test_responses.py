@@ -63,6 +63,16 @@ class Found:
         assert not image[~self.mask].any()
         return image[self.mask]
 
+    def fit(self, name):
+        """Return a quantity of the model in the voxels of the mask; outside it is 0."""
+        image = app.fit_map(self.folder, name)
+        assert not image[~self.mask].any()
+        return image[self.mask]
+
+    def fit_sidecar(self):
+        """Return what is said of these quantities."""
+        return app.sidecar(self.folder, "_desc-fit_statmap.json")
+
     def table(self, ending):
         """Return a published table, None where there is none."""
         found = list(self.folder.glob(f"sub-01/**/*{ending}.tsv"))
@@ -307,18 +317,15 @@ def test_the_responses_and_their_table_have_a_row_for_each_trial_in_one_order(ro
     ("ending", "units"),
     [
         ("_desc-trials", "percent signal change"),
-        ("_stat-rSquare_desc-trials", "fraction"),
-        ("_stat-tsnr_desc-trials", "ratio"),
-        ("_stat-hrf_desc-trials", "index"),
-        ("_stat-ridge_desc-trials", "fraction"),
         ("_stat-reliability_desc-test", "fraction"),
-        ("_stat-mean_desc-baseline", "arbitrary"),
+        ("_desc-fit", ["arbitrary", "ratio", "fraction", "index", "fraction"]),
     ],
 )
 def test_every_map_has_a_sidecar_with_what_it_is_its_unit_and_its_sources(found, ending, units):
     beside = app.sidecar(found.folder, f"task-faces{ending}_statmap.json")
-    assert beside["Units"] == units
-    assert len(beside["Description"]) > 20
+    maps = beside.get("Volumes", [beside])
+    assert [one["Units"] for one in maps] == ([units] if isinstance(units, str) else units)
+    assert all(len(one["Description"]) > 20 for one in maps)
     assert beside["Sources"]
     assert beside["Settings"] == {"betas": found.job["settings"]}
     assert beside["Simulated"] is True
@@ -332,7 +339,8 @@ def test_the_model_that_was_chosen_stands_beside_responses_and_table(found):
 
 def test_each_voxel_has_a_response_function_of_the_library_and_the_table_counts_them(found):
     assert found.model["hrf"] == "library"
-    index, table = found.map("_stat-hrf_desc-trials"), found.table("_stat-hrf_desc-trials_statmap")
+    index = found.fit("hrf_index")
+    table = pd.DataFrame(found.fit_sidecar()["ResponseFunctions"])
     assert table["hrf"].tolist() == list(library())
     assert table["hrf_index"].tolist() == list(range(len(library())))
     assert table["n_voxels"].sum() == found.mask.sum()
@@ -342,7 +350,7 @@ def test_each_voxel_has_a_response_function_of_the_library_and_the_table_counts_
 
 def test_the_ridge_fraction_is_above_nought_and_one_at_most(found):
     assert found.model["shrinkage"]
-    fraction = found.map("_stat-ridge_desc-trials")
+    fraction = found.fit("ridge_fraction")
     assert fraction.min() > 0
     assert fraction.max() <= 1
     assert fraction.std() > 0
@@ -360,7 +368,7 @@ def test_the_ridge_fraction_is_how_much_shorter_betas_are_than_without_shrinkage
             own = part.betas[part.of_run() == index]
             length[row] += ((own - own.mean(axis=0)) ** 2).sum(axis=0)
     expected = np.sqrt(length[0] / length[1])
-    np.testing.assert_allclose(shrunken.map("_stat-ridge_desc-trials"), expected, rtol=1e-3)
+    np.testing.assert_allclose(shrunken.fit("ridge_fraction"), expected, rtol=1e-3)
 
 
 def test_the_reliability_is_that_of_a_direct_analysis_of_variance_of_the_betas(found):
@@ -392,12 +400,12 @@ def test_the_tsnr_is_mean_over_standard_deviation_of_the_signal_in_runs(found):
     variances = [(s / s.mean(axis=0)).var(axis=0) for s in series]
     expected = 1 / np.sqrt(np.average(variances, axis=0, weights=[len(s) for s in series]))
     assert expected.std() > 0
-    np.testing.assert_allclose(found.map("_stat-tsnr_desc-trials"), expected, rtol=1e-3)
+    np.testing.assert_allclose(found.fit("tsnr"), expected, rtol=1e-3)
 
 
 def test_the_baseline_is_the_mean_signal_of_the_runs(found):
     expected = np.mean([s.mean(axis=0) for s in found.series()], axis=0)
-    np.testing.assert_allclose(found.map("_stat-mean_desc-baseline"), expected, rtol=1e-5)
+    np.testing.assert_allclose(found.fit("baseline"), expected, rtol=1e-5)
 
 
 def test_the_mean_z_is_the_z_value_of_the_training_trials_mean_t_averaged_over_runs(root, tmp_path):
@@ -457,8 +465,9 @@ def test_what_is_fixed_is_not_varied(root, tmp_path):
     found = Found(root, tmp_path / "out", **FIXED)
     assert found.table("_desc-model_metrics") is None
     assert not list(found.folder.rglob("*desc-model*"))
-    assert not list(found.folder.rglob("*stat-hrf*"))
-    assert not list(found.folder.rglob("*stat-ridge*"))
+    assert app.fit_map(found.folder, "hrf_index") is None
+    assert app.fit_map(found.folder, "ridge_fraction") is None
+    assert "ResponseFunctions" not in found.fit_sidecar()
     model = {name: found.model[name] for name in found.model if name not in ("described", "rho")}
     assert model == {
         "drift_order": 1, "noise_model": "ar1", "n_components": 2, "hrf": "glover",
@@ -502,8 +511,8 @@ def test_without_noise_components_ar_or_shrinkage_the_betas_are_those_of_least_s
     other = Found(root, tmp_path / "other", shrinkage="none", **same)
     scale = np.abs(one.betas).max()
     np.testing.assert_allclose(other.betas, one.betas, atol=1e-5 * scale)
-    for ending in ("_stat-rSquare_desc-trials", "_stat-tsnr_desc-trials"):
-        np.testing.assert_allclose(other.map(ending), one.map(ending), rtol=1e-3, atol=1e-4)
+    for name in ("r_square", "tsnr"):
+        np.testing.assert_allclose(other.fit(name), one.fit(name), rtol=1e-3, atol=1e-4)
     z = [np.load(part.folder / "internal" / "mean_z.npy") for part in (one, other)]
     np.testing.assert_allclose(z[1], z[0], atol=1e-3)
 

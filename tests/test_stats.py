@@ -258,3 +258,43 @@ def test_binomial_interval_covers_at_least_as_often_as_it_says():
     for hits, n in ((2.5, 9), (-1, 9), (10, 9), (0, 0)):
         with pytest.raises(ValueError, match="hits of"):
             stats.binomial_interval(hits, n)
+
+
+def test_interval_of_hits_is_the_exact_one_and_of_shared_hits_the_wider_of_both_sides():
+    hits = np.array([1.0, 0, 0, 1, 0, 1, 0])
+    assert stats.hits_interval(hits) == stats.binomial_interval(3, 7)
+    thirds = np.array([1 / 3, 1 / 3, 1 / 3, 1, 0, 1, 0])
+    assert stats.hits_interval(thirds) == stats.binomial_interval(3, 7)
+    low, high = stats.hits_interval(np.array([0.5, 0, 1, 1, 0, 0, 0]))
+    assert low == stats.binomial_interval(2, 7)[0]
+    assert high == stats.binomial_interval(3, 7)[1]
+    assert np.isnan(stats.hits_interval(np.array([1, np.nan]))).all()
+    for wrong in ([1.5, 0], [-0.1]):
+        with pytest.raises(ValueError, match="0 to 1 is wanted"):
+            stats.hits_interval(np.array(wrong))
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize(
+    "form", [metrics.one_of_n, lambda S: metrics.top_k(S, 5), lambda S: metrics.one_of_n(S.T)]
+)
+def test_exact_interval_of_identification_covers_as_often_as_it_says(form, signal):
+    # Stimuli and predictions are drawn anew; all are candidates of each other, so that hits are no
+    # independent trials: this is what shows that it does not matter.
+    rng = np.random.default_rng(31)
+    values, bounds, of_bootstrap = [], [], []
+    for k in range(1500):
+        targets = rng.standard_normal((24, 12))
+        predicted = signal * targets + rng.standard_normal((24, 12))
+        hits = np.diag(form(metrics.correlation_similarity(predicted, targets)))
+        values.append(hits.mean())
+        bounds.append(stats.hits_interval(hits))
+        if k < 400:
+            of_bootstrap.append(stats.bootstrap_interval(hits, rng, 300)[1:])
+    rate = np.mean(values)
+    low, high = np.array(bounds).T
+    assert np.mean((low <= rate) & (rate <= high)) > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 1500)
+    if rate < 0.05:
+        # The bootstrap of no hit at all is the point 0: why these scores have another interval.
+        low, high = np.array(of_bootstrap).T
+        assert np.mean((low <= rate) & (rate <= high)) < 0.85

@@ -97,8 +97,42 @@ def test_results_after_changes_are_those_of_a_fresh_run(computed, dataset, tmp_p
     assert {name: kept[name] for name in fresh} == fresh
     # A file of the first run that the second has no place for is not deleted.
     extra = {name for name in kept if name not in fresh}
-    assert all("training_metrics" in name or "curve" in name for name in extra)
-    assert "curve" not in kept["sub-01.html"].decode("utf-8")
+    assert all("curve" in name for name in extra)
+    assert 'id="curve"' not in kept["sub-01.html"].decode("utf-8")
+
+
+def test_a_page_that_alone_is_made_again_still_has_the_figures_of_stages_that_were_kept(
+    computed, tmp_path
+):
+    computed()
+    before = app.figures(tmp_path / "out")
+    assert {"voxels", "curve", "encoding", "null", "pairs", "model"} <= set(before)
+    assert computed("--n-permutations", "50") == ["scores"]
+    after = app.figures(tmp_path / "out")
+    assert set(after) == set(before)
+    assert {name for name in before if after[name] != before[name]} == {"null"}
+
+
+def test_figures_are_files_where_asked_for_and_those_that_are_there_stay_up_to_date(
+    computed, tmp_path
+):
+    def files():
+        found = app.contents(tmp_path / "out" / "sub-01" / "figures")
+        return {name.split("desc-")[1].removesuffix("_figure.png"): found[name] for name in found}
+
+    computed()
+    assert not list((tmp_path / "out").rglob("*.png"))
+    # There are no images in this dataset: the stages give what they gave.
+    assert computed("--write-images") == ["scores"]
+    first = files()
+    assert first == app.figures(tmp_path / "out")
+    (tmp_path / "out" / "sub-01" / "figures" / "mine.png").write_bytes(b"mine")
+    app.find(tmp_path / "out", "desc-pairs_figure.png").unlink()
+    computed("--n-permutations", "50")
+    (tmp_path / "out" / "sub-01" / "figures" / "mine.png").rename(tmp_path / "mine.png")
+    assert set(files()) == set(first) - {"pairs"}
+    assert files()["null"] == app.figures(tmp_path / "out")["null"] != first["null"]
+    assert (tmp_path / "mine.png").read_bytes() == b"mine"
 
 
 def test_a_touched_image_is_estimated_again_but_an_equal_result_ends_there(computed, dataset):
@@ -110,12 +144,14 @@ def test_a_touched_image_is_estimated_again_but_an_equal_result_ends_there(compu
 
 def test_changed_latents_are_seen(computed, dataset, tmp_path):
     computed()
-    before = app.load(tmp_path / "out", "_latents.npy")
+    before = app.load(tmp_path / "out", "_desc-predicted_latents.npy")
     path = dataset / "stimuli" / "latents.npy"
     np.save(path, -np.load(path))
     # The first stage looks at them to choose a model of the BOLD.
     assert computed() == ALL
-    np.testing.assert_allclose(app.load(tmp_path / "out", "_latents.npy"), -before, atol=1e-5)
+    np.testing.assert_allclose(
+        app.load(tmp_path / "out", "_desc-predicted_latents.npy"), -before, atol=1e-5
+    )
 
 
 def test_an_interrupted_publication_is_made_up_for(computed, tmp_path):

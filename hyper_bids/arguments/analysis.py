@@ -68,7 +68,11 @@ def add_decoding(group) -> None:
         metavar="{auto,N}",
         help="images at a time; auto: as many as are of use and fit into memory",
     )
-    group.add_argument("--write-images", action="store_true", help="also write each image as PNG")
+    group.add_argument(
+        "--write-images",
+        action="store_true",
+        help="also write each image, and the figures of the pages (group: too), as PNG files",
+    )
     group.add_argument(
         "--random-seed", type=zero_or_more, metavar="N", help="of all that is drawn (1412)"
     )
@@ -102,7 +106,8 @@ def add_scores(parser: Parser) -> None:
         action=Extend,
         metavar="{auto,none,NAME,FILE}",
         help="networks that compare images by features: all that are installed (auto), none, "
-        "dlib-face, efficientnet-lite0, or weights of VGGFace2 ResNet50 or VGG16",
+        "dlib-face, efficientnet-lite0, weights of VGGFace2 ResNet50, VGG16 or AlexNet, or a "
+        "network that PyTorch exported, with its JSON file",
     )
     group.add_argument(
         "--feature-layer",

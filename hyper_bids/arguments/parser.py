@@ -10,6 +10,7 @@ from hyper_bids.arguments.inputs import add_selection
 from hyper_bids.arguments.responses import add_responses, add_voxels
 from hyper_bids.arguments.running import add_running
 from hyper_bids.config import Settings, from_toml, with_values
+from hyper_bids.container import file_hint
 from hyper_bids.converters import (
     Parser,
     with_hyphens,
@@ -19,8 +20,9 @@ from hyper_bids.errors import UsageError
 EPILOG = """\
 exit status:
   0 all well; 1 a participant failed while it was computed; 64 wrong usage; 65 wrong input data;
-  69 a device that was asked for is not there; 70 an error inside the app; 73 the output or work
-  folder cannot be used; 130 interrupted. The last line of the log says the same.
+  69 a device that was asked for is not there; 70 an error inside the app; 71 the system allows no
+  more processes; 73 the output or work folder cannot be used; 130 interrupted. The last line of the
+  log says the same.
 
 other commands:
   hyper_bids simulate OUT   write a synthetic BIDS dataset with known latents
@@ -30,6 +32,7 @@ other commands:
   hyper_bids fit-eigenface IMAGES OUT   eigenfaces of a folder of images
   hyper_bids import-hyper FILES OUT   HYPER's published responses to a dataset for this app
   hyper_bids import-responses FILES OUT   anybody's responses and latents or images, likewise
+  hyper_bids slurm BIDS_DIR OUTPUT_DIR   scripts for a Slurm cluster, one participant a task
 """
 
 
@@ -81,8 +84,9 @@ def parse(argv: list[str], prog: str = "hyper_bids") -> tuple[Settings, dict[str
             f"{settings.decoder.decoder} has no such test. Use --decoder ridge, or leave it out."
         )
     mask = settings.voxels.decoder_mask
-    if mask is not None and not Path(mask).is_file():
-        raise UsageError(f"--decoder-mask {mask}: no such file.")
+    # A link to content that was not fetched is refused later, with all others.
+    if mask is not None and not (Path(mask).is_file() or Path(mask).is_symlink()):
+        raise UsageError(f"--decoder-mask {mask}: no such file.{file_hint(mask)}")
     return settings, call
 
 

@@ -49,8 +49,8 @@ def add_running(parser: Parser) -> None:
     )
     group.add_argument(
         "--use-plugin",
-        choices=("auto", "linear", "multiproc"),
-        help="nipype's way to run the participants (auto)",
+        choices=("auto", "linear", "multiproc", "SLURM", "SGE", "PBS", "LSF", "OAR"),
+        help="nipype's way to run the participants (auto); those in capitals submit each stage",
     )
     group.add_argument(
         "--stop-on-first-crash", action="store_true", help="stop at the first failure"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -72,6 +73,28 @@ def write_if_changed(path: str | os.PathLike, content: str | bytes) -> bool:
     with atomic(path, "wb") as stream:
         stream.write(content)
     return True
+
+
+def reserve(path: str | os.PathLike) -> None:
+    """Take the space of a file that was made without its content, as memory maps are.
+
+    Without it, a file system that runs full ends the process that writes to the map (a bus error),
+    with no message.
+
+    Raises
+    ------
+    OSError
+        If there is not enough space.
+    """
+    allocate = getattr(os, "posix_fallocate", None)  # not on macOS
+    if allocate is None:
+        return
+    with Path(path).open("r+b") as stream:
+        try:
+            allocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
 
 
 def json_text(content: dict) -> str:

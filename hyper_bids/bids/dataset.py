@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hyper_bids.bids.tables import close, read_json
+from hyper_bids.container import mount_hint
 from hyper_bids.errors import InputError, UsageError, listing
+from hyper_bids.filekinds import is_absent
 
 SIMULATION = "hyper_bids simulate"
 IMPORT = "hyper_bids import"
@@ -29,12 +31,17 @@ def read_description(bids_dir: Path | str) -> dict:
     """
     bids_dir = Path(bids_dir)
     if not bids_dir.is_dir():
-        raise UsageError(f"{bids_dir}: no such folder; give the root of a BIDS dataset.")
+        raise UsageError(
+            f"{bids_dir}: no such folder; give the root of a BIDS dataset.{mount_hint(bids_dir)}"
+        )
     path = bids_dir / DESCRIPTION
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         inside = _datasets_inside(bids_dir)
         hint = f" There is one in {listing(inside)}: give that." if inside else ""
-        raise InputError(f"{bids_dir}: not a BIDS dataset, there is no {DESCRIPTION} in it.{hint}")
+        lacking = f"there is no {DESCRIPTION} in it."
+        if not any(bids_dir.iterdir()):
+            lacking, hint = f"it is empty: no {DESCRIPTION}.", mount_hint(bids_dir)
+        raise InputError(f"{bids_dir}: not a BIDS dataset, {lacking}{hint}")
     description = read_json(path)
     lacking = [key for key in ("Name", "BIDSVersion") if not description.get(key)]
     if lacking:
@@ -89,11 +96,24 @@ def chosen_participants(bids_dir: Path | str, labels: Iterable[str]) -> list[str
     labels = clean_labels("--participant-label", "sub", labels)
     absent = [label for label in labels if label not in there]
     if absent:
+        named = [label for label in absent if label in _named(Path(bids_dir))]
+        more = (
+            f" {listing(named)} stands in participants.tsv: its folder is missing." if named else ""
+        )
         raise UsageError(
             f"--participant-label {listing(absent)}: no such participant in {bids_dir}; "
-            f"{close(absent[0], there)}."
+            f"{close(absent[0], there)}.{more}"
         )
     return list(labels) or there
+
+
+def _named(bids_dir: Path) -> list[str]:
+    """Return the labels in ``participants.tsv``; none where it cannot be read."""
+    try:
+        lines = (bids_dir / "participants.tsv").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.split("\t")[0].strip().removeprefix("sub-") for line in lines[1:]]
 
 
 def clean_labels(flag: str, prefix: str, labels: Iterable[str]) -> tuple[str, ...]:
@@ -143,9 +163,11 @@ def derivative_roots(derivatives: Iterable[str]) -> dict[str, Path]:
         if not root.is_dir():
             raise UsageError(
                 f"--derivatives {given}: no such folder; give PATH or NAME=PATH of preprocessed "
-                f"data, such as fMRIPrep's output folder."
+                f"data, such as fMRIPrep's output folder.{mount_hint(root)}"
             )
-        read_description(root)
+        # What was not fetched is told later, with all other such files.
+        if not is_absent(root / DESCRIPTION):
+            read_description(root)
         roots[name] = root
     return roots
 

@@ -1,23 +1,22 @@
-"""What comes out: one stage's part of the derivatives, and the publication of all parts.
+"""What comes out: one stage's part of the derivatives, built in a folder of its own.
 
-A stage builds its part in a folder of its own (:class:`Fragment`); :func:`publish` merges the parts
-into the output folder.
+:func:`publish` merges the parts into the output folder.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from hyper_bids.bids.atomic import atomic, json_text, tsv_text, write_if_changed
 from hyper_bids.bids.names import METHOD, figure_path, layout, output_path, page_path
+from hyper_bids.bids.publishing import INTERNAL, MANIFEST, figures_of, publish
 from hyper_bids.bids.root import check_output, write_root
-from hyper_bids.errors import OutputError
+from hyper_bids.filekinds import sha256
 
 __all__ = [
     "MANIFEST",
@@ -33,11 +32,6 @@ __all__ = [
     "write_if_changed",
     "write_root",
 ]
-
-MANIFEST = "manifest.json"
-INTERNAL = "internal"
-
-_CHUNK = 1 << 20
 
 
 class Fragment:
@@ -146,14 +140,44 @@ class Fragment:
         text = layout()["files"][key]["description"]
         self._describe(name, path, {"Description": text, **fields}, described)
 
+    def tables(self, key: str, parts: list[tuple[dict, object]], columns: dict[str, str]) -> None:
+        """Write tables of several runs as TSV, and one JSON sidecar that holds for all of them.
+
+        Its name has the entities that they share, and so, by the inheritance principle of BIDS,
+        goes for each.
+
+        Parameters
+        ----------
+        key : str
+            Name of the output in ``outputs.json``.
+        parts : list of (dict, DataFrame)
+            Entities of a run beside those of this part, and its table.
+        columns : dict
+            Description of each column; the same for all.
+        """
+        text = layout()["files"][key]["description"]
+        shared = set(parts[0][0].items()).intersection(*(entities.items() for entities, _ in parts))
+        sidecar = output_path(key, {**self._entities, **dict(shared)})
+        for entities, frame in parts:
+            path = self._ready(output_path(key, {**self._entities, **entities}))
+            path.write_text(tsv_text(frame), encoding="utf-8", newline="\n")
+            self._describe(sidecar, path, {"Description": text}, columns)
+
     def path_of(self, key: str) -> PurePosixPath:
         """Return where an output stands in this part and in the derivatives."""
         return output_path(key, self._entities)
 
     def figure(self, name: str) -> Path:
-        """Return the path of a PNG figure to write; ``name`` is letters and digits."""
+        """Return the path of a PNG figure of the page to write; ``name`` is letters and digits.
+
+        The page holds it. It is a file of the derivatives, too, only if :func:`publish` is told so.
+        """
         self.figures[name] = figure_path(name, self._entities)
         return self._ready(self.figures[name])
+
+    def picture(self, name: str) -> Path:
+        """Return the path of a PNG image to write, which is published and not on the page."""
+        return self._ready(figure_path(name, self._entities))
 
     def page(self) -> Path:
         """Return the path of the participant's page to write."""
@@ -226,54 +250,6 @@ class Fragment:
         )
 
 
-def publish(
-    fragment_folders: Iterable[str | os.PathLike], output_dir: str | os.PathLike
-) -> tuple[int, int]:
-    """Merge finished stages' files into the output folder.
-
-    A file that is there with the same content is not touched; any other is copied beside its place
-    and renamed into it. Nothing is deleted. Pages come last, after the figures that they show.
-
-    Parameters
-    ----------
-    fragment_folders : iterable of path
-        Folders of closed fragments; a later one wins where two have the same file.
-    output_dir : path
-        Root of the derivatives.
-
-    Returns
-    -------
-    written, unchanged : int
-        Numbers of files.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written, or a stage's file is not what it was when it was finished.
-    """
-    files: dict[str, tuple[Path, str]] = {}
-    for folder in map(Path, fragment_folders):
-        for name, digest in _manifest(folder)["files"].items():
-            if PurePosixPath(name).parts[0] != INTERNAL:
-                files[name] = (folder / name, digest)
-    written = 0
-    for name in sorted(files, key=lambda name: (name.endswith(".html"), name)):
-        source, digest = files[name]
-        written += _publish_file(source, digest, Path(output_dir) / name)
-    return written, len(files) - written
-
-
-def figures_of(folder: str | os.PathLike) -> dict[str, PurePosixPath]:
-    """Return the figures of a finished stage: name to path from the root of the derivatives."""
-    return {name: PurePosixPath(path) for name, path in _manifest(Path(folder))["figures"].items()}
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _files(folder: Path) -> list[Path]:
     manifest = folder / MANIFEST
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != manifest)
@@ -282,33 +258,3 @@ def _files(folder: Path) -> list[Path]:
 def _stamp(path: Path) -> tuple[int, int, int]:
     found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _manifest(folder: Path) -> dict[str, str]:
-    try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(
-            f"{folder}: not a finished stage (no readable {MANIFEST}: {error}). Run it again."
-        ) from None
-
-
-def _publish_file(source: Path, digest: str, target: Path) -> bool:
-    changed = OutputError(
-        f"{source}: changed since its stage finished, so it is not published. Remove the "
-        f"participant's work folder and run again."
-    )
-    if not source.is_file():
-        raise changed
-    same_size = target.is_file() and target.stat().st_size == source.stat().st_size
-    if same_size and sha256(target) == digest:
-        return False
-    # A copy, not a hard link: what later happens to the stage's file must not reach the result.
-    found = hashlib.sha256()
-    with source.open("rb") as stream, atomic(target, "wb") as output:
-        while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-            output.write(chunk)
-        if found.hexdigest() != digest:
-            raise changed
-    return True

@@ -9,12 +9,14 @@ import json
 import os
 import tempfile
 import urllib.parse
+from collections.abc import Sequence
 from pathlib import Path
 
 from hyper_bids import __version__
 from hyper_bids.bids.atomic import json_text, write_if_changed
 from hyper_bids.bids.dataset import derivative_roots
 from hyper_bids.bids.names import layout, of_method
+from hyper_bids.container import kind, mount_hint
 from hyper_bids.errors import OutputError, UsageError, listing
 
 NAME = "hyper_bids"
@@ -231,8 +233,36 @@ def _probe(output: Path, given: str | os.PathLike) -> None:
     except OSError as error:
         raise OutputError(
             f"output_dir {given}: nothing can be written in {nearest} "
-            f"({error.strerror or error}). Give another folder, or mend its rights."
+            f"({error.strerror or error}{_owner(nearest)}). Give another folder, or mend its "
+            f"rights.{mount_hint(output, writable=True)}"
         ) from None
+
+
+def _owner(folder: Path) -> str:
+    """Say whose a folder is, where it is not of who runs this."""
+    owner, own = folder.stat().st_uid, os.geteuid()
+    if owner == own:
+        return ""
+    advice = f": docker -u {owner}" if kind() in ("docker", "podman") else ""
+    return f"; it belongs to user {owner}, and this runs as user {own}{advice}"
+
+
+def check_participants(output_dir: str | os.PathLike, labels: Sequence[str]) -> None:
+    """Refuse folders of participants that are there and cannot be written.
+
+    Raises
+    ------
+    OutputError
+    """
+    root = Path(output_dir)
+    own = [root / f"sub-{label}" for label in labels]
+    folders = [root / "logs", *own, *(f / name for f in own for name in ("func", "figures"))]
+    for folder in folders:
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{folder}: cannot be written{_owner(folder)}. Mend its rights, or give another "
+                f"output_dir."
+            )
 
 
 def _link(output_dir: Path, path: Path) -> str:

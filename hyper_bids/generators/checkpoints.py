@@ -199,7 +199,7 @@ def _network(path: Path, model, architecture, name: str, arrays: dict, where: tu
         n_latents=architecture.n_latents,
         image_shape=(architecture.resolution, architecture.resolution, 3),
         normalises=model.NORMALISES,
-        checksum=weightfile.checksum(path),
+        checksum=filekinds.sha256(path),
         device=device,
         forward=model.forward,
         weights=model.prepare(on_device, **options),

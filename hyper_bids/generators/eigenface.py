@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.errors import InputError, listing
 from hyper_bids.generators import weightfile
 from hyper_bids.generators.components import Chunks, decompose, rows_of, with_fixed_sign
@@ -217,7 +218,7 @@ def save_eigenface(path: str | os.PathLike, model: Eigenface) -> Eigenface:
         key: getattr(model, key) for key in ("n_latents", "n_images", "name", "source", "licence")
     }
     weightfile.write(Path(path), arrays, {key: str(value) for key, value in told.items()})
-    return dataclasses.replace(model, checksum=weightfile.checksum(Path(path)))
+    return dataclasses.replace(model, checksum=filekinds.sha256(Path(path)))
 
 
 def load_eigenface(path: str | os.PathLike) -> Eigenface:
@@ -259,7 +260,7 @@ def load_eigenface(path: str | os.PathLike) -> Eigenface:
         n_images=_size(path, told, "n_images"),
         source=told.get("source", ""),
         licence=told.get("licence", ""),
-        checksum=weightfile.checksum(path),
+        checksum=filekinds.sha256(path),
     )
 
 

@@ -1,12 +1,8 @@
 """Any image model, exported by PyTorch with its network: TorchScript or ``torch.export``.
 
 A weight file in the project's layout is arrays only. These files carry the network itself, so
-that any architecture can be used without its Python code, and **using one is running a program**:
-the network's operations are the file's own, with the rights of the user, and nothing here confines
-them. What could be shut out is: a ``.pt2`` file with compiled libraries (AOTInductor) or Python
-objects is refused, and pickles in it are read as tensors only. What remains: PyTorch evaluates
-text of the file (shapes, in ``.pt2``), and its readers are written for files of good will. So take
-such a file from whom you would take a program.
+that any architecture can be used without its Python code, and **using one is running a program**
+(:mod:`hyper_bids.programs` says what that means).
 
 Beside ``model.pt2`` lies ``model.json``, which says what the file does not:
 
@@ -33,30 +29,29 @@ from __future__ import annotations
 
 import logging
 import os
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids import filekinds, programs
 from hyper_bids.device import resolve_device
-from hyper_bids.errors import InputError, counted, listing
+from hyper_bids.errors import InputError, counted
 from hyper_bids.generators import weightfile
 from hyper_bids.generators.declaration import CHANNELS, Declaration, read_declaration
 from hyper_bids.generators.network import NetworkGenerator
+from hyper_bids.programs import SAVED, is_exported, last_line
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["SUFFIXES", "exported_kind", "is_exported", "load_exported"]
+
 LOG = logging.getLogger("hyper_bids")
 
 SUFFIXES = (".pt", ".pt2", ".pth", ".torchscript", ".ts")
-_SAVED = "An exported model is what torch.jit.save or torch.export.save writes."
-# Parts of a .pt2 archive that are machine code or Python objects.
-_FOREIGN_PARTS = ("/data/aotinductor/", "/custom_obj_", "/opaque_obj_")
 # Images of one latent may differ so much, relative to the range, from batch to batch.
 _SAME = 1e-3
 
@@ -91,7 +86,7 @@ def load_exported(path: str | os.PathLike, device: str = "cpu") -> NetworkGenera
     kind = exported_kind(path)
     declared = read_declaration(path)
     device = resolve_device(device)
-    network = _open(path, kind, device)
+    network = programs.open_exported(path, kind, device)
 
     def forward(_weights, latents: torch.Tensor) -> torch.Tensor:
         return _run(network, declared, latents)
@@ -101,23 +96,13 @@ def load_exported(path: str | os.PathLike, device: str = "cpu") -> NetworkGenera
         n_latents=declared.n_latents,
         image_shape=(0, 0, 3),
         normalises=declared.normalises,
-        checksum=weightfile.checksum(path),
+        checksum=filekinds.sha256(path),
         device=device,
         forward=forward,
         weights={},
         latent_space=declared.latent_space,
     )
     return replace(generator, image_shape=_probe(path, generator, declared))
-
-
-def is_exported(path: Path) -> bool:
-    """Say whether a file is an archive with a network in it, whether or not it can be used."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        names = ["/" + name for name in archive.namelist()]
-    signs = ("/code/", "/archive_format", "/serialized_exported_program.json", *_FOREIGN_PARTS)
-    return any(sign in name for name in names for sign in signs)
 
 
 def exported_kind(path: Path) -> str:
@@ -128,83 +113,17 @@ def exported_kind(path: Path) -> str:
     InputError
         If the file is something else; the message says what.
     """
-    names = _parts(path)
-    foreign = [name for name in names if any(part in name for part in _FOREIGN_PARTS)]
-    if foreign:
-        raise InputError(
-            f"{path}: holds compiled code or Python objects ({listing(foreign, 2)}), which are not "
-            f"run here. Save it with torch.export.save, without them."
-        )
-    if any(
-        name.endswith(("/archive_format", "/serialized_exported_program.json")) for name in names
-    ):
-        return "torch.export"
-    if any("/code/" in name for name in names) and any("constants.pkl" in name for name in names):
-        return "TorchScript"
-    if any(name.endswith("/data.pkl") for name in names):
-        raise InputError(
-            f"{path}: a PyTorch checkpoint (a pickle: arrays of a state dict, or a model that "
-            f"needs its Python code), which is never read here. {_SAVED}"
-        )
-    raise InputError(f"{path}: a zip archive without a model. {_SAVED}")
-
-
-def _parts(path: Path) -> list[str]:
-    """Return the names of the parts of an archive that is whole, each with a slash before it."""
     try:
         with path.open("rb") as stream:
             is_zip = stream.read(4) == b"PK\x03\x04"
         if not is_zip:
             weightfile.read_header(path)
             raise InputError(f"{path}: a safetensors file, whose name should end so.")
-        with zipfile.ZipFile(path) as archive:
-            # An export holds archives; one that is cut off looks like the last of them.
-            if min((part.header_offset for part in archive.infolist()), default=0) > 0:
-                raise zipfile.BadZipFile
-            damaged = archive.testzip()
-            if damaged:
-                raise InputError(f"{path}: damaged in {damaged}. Copy it again.")
-            return ["/" + name for name in archive.namelist()]
     except OSError as error:
-        raise InputError(f"{path}: the model cannot be read ({error.strerror}).") from None
-    except zipfile.BadZipFile:
-        raise InputError(f"{path}: a truncated or damaged archive. Copy it again.") from None
+        raise InputError(f"{path}: the model cannot be read ({error.strerror}). {SAVED}") from None
     except InputError as error:
-        raise InputError(f"{error} {_SAVED}") from None
-
-
-def _open(path: Path, kind: str, device: str) -> Callable:
-    import torch
-
-    try:
-        if kind == "TorchScript":
-            return torch.jit.load(str(path), map_location=device).eval()
-        with _tensors_only(), path.open("rb") as stream:
-            program = torch.export.load(stream)
-        if device != "cpu":
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, device)
-        return program.module()
-    except Exception as error:  # PyTorch's readers raise errors of all kinds.
-        raise InputError(
-            f"{path}: PyTorch {torch.__version__} cannot load this {kind} file ({_last(error)}). "
-            f"Export the model again, on the CPU, with this version."
-        ) from None
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Let torch.load read nothing but tensors, whatever its caller asks for."""
-    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(key)
-        if before is not None:
-            os.environ[key] = before
+        raise InputError(f"{error} {SAVED}") from None
+    return programs.exported_kind(path)
 
 
 def _run(network: Callable, declared: Declaration, latents: torch.Tensor) -> torch.Tensor:
@@ -215,15 +134,11 @@ def _run(network: Callable, declared: Declaration, latents: torch.Tensor) -> tor
         mean = torch.tensor(declared.latent_mean or (0.0,), device=latents.device)
         latents = mean + declared.truncation * (latents - mean)
     latents = latents.reshape(-1, *declared.latent_shape)
-    size = declared.batch or len(latents)
-    parts = []
-    for start in range(0, len(latents), size):
-        part = latents[start : start + size]
-        wanted = len(part)
-        if wanted < size:
-            part = torch.cat([part, part[-1:].expand(size - wanted, *part.shape[1:])])
-        parts.append(_to_rgb(_call(network, declared, part), declared, size)[:wanted])
-    return torch.cat(parts)
+
+    def images(part: torch.Tensor) -> torch.Tensor:
+        return _to_rgb(_call(network, declared, part), declared, len(part))
+
+    return programs.in_batches(images, latents, declared.batch)
 
 
 def _call(network: Callable, declared: Declaration, latents: torch.Tensor) -> torch.Tensor:
@@ -235,15 +150,7 @@ def _call(network: Callable, declared: Declaration, latents: torch.Tensor) -> to
         row = torch.tensor(value, dtype=torch.float32, device=latents.device)
         return row.repeat(len(latents), 1)
 
-    try:
-        # Without TorchScript's own optimiser, whose code changes from the first runs to later ones.
-        with torch.jit.optimized_execution(False):
-            return network(latents, *map(constant, declared.inputs))
-    except (RuntimeError, torch.jit.Error) as error:
-        # TorchScript wraps what an operation raised.
-        if "out of memory" in str(error):
-            raise MemoryError(_last(error)) from None
-        raise
+    return programs.call(network, latents, *map(constant, declared.inputs))
 
 
 def _to_rgb(images: torch.Tensor, declared: Declaration, n: int) -> torch.Tensor:
@@ -278,7 +185,7 @@ def _probe(path: Path, generator: NetworkGenerator, declared: Declaration) -> tu
         except Exception as error:  # The file's code can raise anything.
             raise InputError(
                 f"{path}: the network cannot make {counted(n, 'image')} of {declared.n_latents} "
-                f"latents each ({_last(error)}). Mend {path.with_suffix('.json').name} (batch, "
+                f"latents each ({last_line(error)}). Mend {path.with_suffix('.json').name} (batch, "
                 f"where it takes one number of images only), or export the model again."
             ) from None
 
@@ -299,9 +206,3 @@ def _probe(path: Path, generator: NetworkGenerator, declared: Declaration) -> tu
             path, both.min(), both.max(), list(declared.output_range),
         )  # fmt: skip
     return tuple(map(int, both.shape[1:]))
-
-
-def _last(error: BaseException) -> str:
-    """Return the last line of an error, where TorchScript puts its reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__

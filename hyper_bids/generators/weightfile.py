@@ -7,7 +7,6 @@ place; strings of metadata under ``__metadata__``), then the arrays
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -146,12 +145,6 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
         # A name that is too long cannot be deleted either.
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse_other_kinds(path: Path, start: bytes, size: int) -> None:

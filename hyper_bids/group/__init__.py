@@ -2,6 +2,8 @@
 
 ``members`` reads what the participants' jobs left, ``mixing`` says whether it may be averaged,
 ``nulls`` goes through the null distributions, ``tables`` and ``page`` say what came out.
+``sharing`` (what participants have in common), ``aligned`` and ``aligned_scores`` decode them
+together.
 """
 
 from hyper_bids.group.level import group_level

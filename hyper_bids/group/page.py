@@ -1,4 +1,4 @@
-"""The group's page and figures."""
+"""The group's page, with its figures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hyper_bids.bids import outputs
 from hyper_bids.errors import counted, listing
 from hyper_bids.group.members import KEY, Member
 from hyper_bids.group.nulls import family
+from hyper_bids.group.sharing import Sharing
+from hyper_bids.group.tables import DISTANCE
 from hyper_bids.report.build import About, write_report
 from hyper_bids.report.methods import group_methods_text
 from hyper_bids.report.published import beside_published
@@ -24,9 +26,14 @@ _FEW_STIMULI = 3
 
 
 def write_page(
-    output_dir: Path, members: Sequence[Member], tables: dict[str, object], provenance: dict
+    output_dir: Path,
+    members: Sequence[Member],
+    tables: dict[str, object],
+    provenance: dict,
+    sharing: Sharing | None = None,
+    with_figures: bool = False,
 ) -> None:
-    """Write the group's figures and page.
+    """Write the group's page.
 
     Parameters
     ----------
@@ -34,12 +41,23 @@ def write_page(
         Root of the derivatives.
     members : sequence of Member
     tables : dict
-        ``metrics``, ``stats`` and ``comparisons``, as :mod:`tables` makes them.
+        ``metrics``, ``stats`` and ``comparisons``, as :mod:`tables` makes them; ``alignment``, as
+        :func:`aligned_scores.on_page` does, or None.
     provenance : dict
         As in the sidecars; ``Missing`` (participants without scores) and ``Mixed`` (differences
         that were allowed) are told.
+    sharing : Sharing, optional
+        Of participants who were decoded together.
+    with_figures : bool
+        Write the figures as files, too. One that lies there already is brought up to date in any
+        case.
     """
-    drawn = dict(_figures(output_dir, tables["metrics"]))
+    drawn = dict(_figures(tables["metrics"]))
+    for name, figure in drawn.items():
+        path = _figure_path(output_dir, name)
+        # One of an earlier run must not stand beside the results of this one.
+        if with_figures or path.is_file():
+            outputs.write_if_changed(path, figure)
     facts = [("Participants", str(len(members)))]
     if provenance["Missing"]:
         without = listing("sub-" + label for label in provenance["Missing"])
@@ -51,17 +69,30 @@ def write_page(
         "diagnostics": found[described],
         "prevalence": found[~described],
         "comparisons": tables["comparisons"],
+        "alignment": tables.get("alignment"),
         "scores": tables["metrics"],
         "published": beside_published(found),
     }
     n_methods = found["method"].nunique()
+    notes = [*_notes(members, provenance), *stimulus_notes(members)]
+    notes += sharing.notes if sharing else ()
     write_report(
         output_dir / "group.html", "group", "Group", facts, drawn, shown,
-        [*_notes(members, provenance), *stimulus_notes(members)],
+        notes,
         About(
-            provenance["Simulated"], group_methods_text(len(members), n_methods), provenance
+            provenance["Simulated"],
+            group_methods_text(len(members), n_methods, _alignment(sharing)),
+            provenance,
         ),
     )  # fmt: skip
+
+
+def _alignment(sharing: Sharing | None) -> dict | None:
+    """Return what the methods text is told of participants who were decoded together."""
+    if sharing is None:
+        return None
+    done = {"averaged": sharing.averaged, "by_others": sharing.by_others}
+    return {"method": sharing.method, "n_stimuli": len(sharing.stimuli), **done}
 
 
 def _described(members: Sequence[Member], found) -> np.ndarray:
@@ -69,7 +100,7 @@ def _described(members: Sequence[Member], found) -> np.ndarray:
     tested = {key for m in members for key in m.tested}
     valued = {key for m in members for key in m.values}
     keys = zip(*(found[name] for name in KEY), strict=True)
-    return np.array([key in valued - tested for key in keys], bool)
+    return np.array([key in valued - tested and key[1] != DISTANCE for key in keys], bool)
 
 
 def _notes(members: Sequence[Member], provenance: dict) -> list[str]:
@@ -141,15 +172,19 @@ def _headline(frame) -> Iterator[tuple[str, object]]:
             yield metric, block
 
 
-def _figures(output_dir: Path, metrics) -> Iterator[tuple[str, str]]:
+def _figure_path(output_dir: Path, name: str) -> Path:
+    metric = name.removeprefix("group_").replace("_", "")
+    return output_dir / "figures" / f"group_desc-{metric}_scores.png"
+
+
+def _figures(metrics) -> Iterator[tuple[str, bytes]]:
+    """Return each figure's key on the page, and its PNG."""
     for metric, block in _headline(metrics):
         main = block[block["control"] == "n/a"]
         control = block[block["control"] == "mismatched"].set_index("participant")["value"]
         table = main[["participant", "value", "ci_low", "ci_high"]].assign(
             control=main["participant"].map(control).to_numpy()
         )
-        path = output_dir / "figures" / f"group_desc-{metric.replace('_', '')}_scores.png"
         buffer = io.BytesIO()
         figures.save(figures.group_scores(table, label(metric).lower()), buffer)
-        outputs.write_if_changed(path, buffer.getvalue())
-        yield f"group_{metric}", path.relative_to(output_dir).as_posix()
+        yield f"group_{metric}", buffer.getvalue()

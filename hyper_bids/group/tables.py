@@ -18,14 +18,16 @@ _METHOD = "hyper decodes the stimuli's known latents, a baseline its encoding of
 METRIC_COLUMNS = {
     "participant": "Participant label",
     "method": _METHOD,
-    "metric": "Name of the score; higher is better",
+    "metric": "Name of the score; higher is better, but of correlation_distance",
     "variant": "Form of the score, or what it is computed on",
     "control": "n/a: the score itself; else the control, see the participants' tables",
     "value": "Mean over test stimuli",
     "se": "Standard error over test stimuli",
     "ci_low": "Lower end of the 95 % interval",
     "ci_high": "Upper end of the 95 % interval",
-    "p": "Permutation p, (b + 1) / (n + 1)",
+    "interval": "How it was computed: bootstrap, or binomial (exact, of scores that count hits)",
+    "p": "Permutation p, (b + 1) / (n + 1); of random_prior the paper's test, which a constant "
+    "prediction passes",
     "p_max": "The same, corrected for all scores of all participants (max-statistic); n/a for "
     "participants whose permutations are not those of the others",
     "n": "Number of test stimuli",
@@ -40,10 +42,12 @@ STATS_COLUMNS = {
     "interval_over": "What the interval speaks of. stimuli: other stimuli for these participants; "
     "stimuli and participants: other people too; participants: other people with these stimuli",
     "p": "Permutation p of the mean, (b + 1) / (n + 1): test stimuli shuffled, for all "
-    "participants at once",
+    "participants at once. Of the control random_prior the largest p of all participants in the "
+    "paper's test, which a constant prediction passes: no test for information",
     "p_max": "The same, corrected for all scores of all methods (max-statistic)",
     "n_participants": "Number of participants with a value",
-    "n_significant": "Participants whose own p is 0.05 or less",
+    "n_significant": "Participants whose own p is 0.05 or less (of random_prior, in the paper's "
+    "test)",
     "prevalence": "Most probable fraction of people whose own p would be (Ince et al. 2021)",
     "prevalence_low": "Lower end of its 95 % interval of highest posterior density",
     "prevalence_high": "Upper end of that interval",
@@ -65,6 +69,8 @@ COMPARISON_COLUMNS = {
 
 ALPHA = 0.05
 
+# Derived of the correlation of features, which has the test: 1 - r, lower is better.
+DISTANCE = "correlation_distance"
 # Correlations over stimuli: no means, so that resampling their parts is not resampling them.
 _NO_MEANS = ("latent_correlation", "attribute_correlation")
 # Each method has latents of its own; these scores, and identification by images and features of
@@ -74,6 +80,7 @@ _COMPARABLE = (
     "luminance_correlation",
     "pixel_correlation",
     "feature_similarity",
+    "feature_correlation",
 )
 
 
@@ -109,7 +116,8 @@ def group_metrics(members: Sequence[Member]):
             table["p_max"] = [
                 known.get(key, np.nan) if it else np.nan for key, it in zip(keys, own, strict=True)
             ]
-        tables.append(table[list(METRIC_COLUMNS)])
+        # Tables of earlier versions may lack what is told of intervals.
+        tables.append(table.reindex(columns=list(METRIC_COLUMNS)))
     metrics = pd.concat(tables, ignore_index=True)
     metrics["n"] = metrics["n"].astype("Int64")
     return metrics
@@ -149,6 +157,8 @@ def group_stats(members: Sequence[Member], seed: int):
             row["interval_over"] = found.over
         if control == "n/a" and key in tested:
             row |= tested[key] | _prevalence(known["p"].to_numpy(float))
+        elif control == "random_prior":
+            row |= _papers_test(known["p"].to_numpy(float))
         rows.append(row)
     found = pd.DataFrame(rows, columns=list(STATS_COLUMNS))
     found["n_significant"] = found["n_significant"].astype("Int64")
@@ -169,6 +179,17 @@ def _tested(members: Sequence[Member]) -> dict[Key, dict[str, float]]:
     }
 
 
+def _papers_test(p: np.ndarray) -> dict[str, float]:
+    """Return the p by which all participants pass the paper's test; nothing if one has none.
+
+    Nothing is permuted in that test, so that there are no nulls to average: the largest p holds
+    where the test holds in each participant.
+    """
+    if not len(p) or np.isnan(p).any():
+        return {}
+    return {"p": float(p.max()), "n_significant": int((p <= ALPHA).sum())}
+
+
 def _prevalence(p: np.ndarray) -> dict[str, float]:
     if np.isnan(p).all():
         return {}
@@ -183,10 +204,13 @@ def _prevalence(p: np.ndarray) -> dict[str, float]:
 
 def _over_stimuli(members: Sequence[Member], key: Key, seed: int) -> Interval | None:
     """Return the interval over stimuli; None if a participant's stimuli have no such score."""
-    lines = [m.of_stimuli(key) for m in members]
+    turned = key[1] == DISTANCE
+    source = (key[0], "feature_correlation", key[2]) if turned else key
+    lines = [m.of_stimuli(source) for m in members]
     if any(line is None for line in lines):
         return None
-    found = stats.group_interval(lined_up(lines), _rng(seed, *key))
+    values = lined_up(lines)
+    found = stats.group_interval(1 - values if turned else values, _rng(seed, *key))
     return _shown(found)
 
 

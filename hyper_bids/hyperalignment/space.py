@@ -38,6 +38,9 @@ LOG = logging.getLogger("hyper_bids")
 
 METHODS = ("ridge-procrustes", "srm")
 
+# Shared stimuli; with one of them left out, two still have a direction.
+_FEWEST = 3
+
 # Eigenvalues of YY' below this fraction of the largest are rounding of float32 responses.
 _RANK = 1e-6
 
@@ -229,9 +232,11 @@ def fit_map(betas: np.ndarray, template: Template, rows: np.ndarray | None = Non
     """
     if len(betas) != len(template.values):
         raise ValueError(f"{len(betas)} stimuli for a template of {len(template.values)}")
+    if len(betas) < _FEWEST:
+        raise ValueError(f"{len(betas)} shared stimuli; at least {_FEWEST} are wanted")
     rows = np.arange(len(betas)) if rows is None else rows
     G = template.values[rows]
-    held = _whitened(betas[rows], template.settings.whitening, "the participant")
+    held = _whitened(betas[rows], template.settings.whitening, "the participant", least=2)
     # In the basis V of the voxels, Y'G is (size U)'G.
     u, values, v = np.linalg.svd(held.rows.T @ (G - G.mean(axis=0)), full_matrices=False)
     kept = values > _RANK * values[0]
@@ -271,12 +276,14 @@ def crossfitted(betas: np.ndarray, template: Template, n_folds: int = 5) -> np.n
         Responses to the shared training stimuli, standardised.
     template : Template
     n_folds : int
-        Parts of the stimuli, at least 2; stimulus j is in part j modulo ``n_folds``.
+        Parts of the stimuli, at least 2, and no more than stimuli; stimulus j is in part j modulo
+        ``n_folds``.
 
     Returns
     -------
     array of shape (n_stimuli, n_components), float32
     """
+    n_folds = min(n_folds, len(betas))
     part = np.arange(len(betas)) % n_folds
     result = np.empty((len(betas), template.values.shape[1]), np.float32)
     for k in range(n_folds):
@@ -295,12 +302,12 @@ class _Whitened:
     scale: np.ndarray
 
 
-def _whitened(betas: np.ndarray, a: float, whose: str) -> _Whitened:
+def _whitened(betas: np.ndarray, a: float, whose: str, least: int = _FEWEST) -> _Whitened:
     betas = np.asarray(betas)
-    if betas.ndim != 2 or len(betas) < 3 or not betas.shape[1]:
+    if betas.ndim != 2 or len(betas) < least or not betas.shape[1]:
         raise ValueError(
-            f"{whose}: responses of shape {betas.shape}; (n_stimuli, n_voxels) with at least 3 "
-            f"shared stimuli is wanted"
+            f"{whose}: responses of shape {betas.shape}; (n_stimuli, n_voxels) with at least "
+            f"{least} shared stimuli is wanted"
         )
     X = betas.astype(np.float64)
     mean = X.mean(axis=0)

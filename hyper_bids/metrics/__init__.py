@@ -6,6 +6,7 @@ predictions differs from that of targets (one picture against all), the matrix i
 """
 
 from hyper_bids.metrics.identification import (
+    CANDIDATES,
     Retrieval,
     one_of_n,
     retrieval,
@@ -36,6 +37,7 @@ from hyper_bids.metrics.structure import (
 )
 
 __all__ = [
+    "CANDIDATES",
     "MINDEYE_SIDE",
     "Retrieval",
     "correlation_distance",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids import volumes, voxels
+from hyper_bids.bids.atomic import reserve
 from hyper_bids.bids.outputs import Fragment
 from hyper_bids.errors import InputError
 from hyper_bids.glm.encoding import encoding_folds
@@ -116,6 +117,7 @@ def voxel_scores(
 def _copied(given: np.ndarray, path: Path) -> np.ndarray:
     """Return a memory map of a copy, which stays as it is if the dataset is imported again."""
     betas = np.lib.format.open_memmap(path, "w+", np.float32, given.shape)
+    reserve(path)
     step = max(1, _BLOCK // given.shape[1])
     for start in range(0, len(given), step):
         betas[start : start + step] = given[start : start + step]

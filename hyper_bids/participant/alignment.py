@@ -59,7 +59,7 @@ def align(job: dict, folder: Path) -> str:
     affine = volumes.read_header(first["bold"]).affine
     reference = _reference(first, affine, job["dummy_scans"], threads)
     brain = volumes.brain_mask(reference, affine)
-    found, kept = [], brain.copy()
+    found, tables, kept = [], [], brain.copy()
     for index, run in enumerate(runs):
         name = f"run-{index}_bold.nii.gz"
         path = fragment.internal(name)
@@ -69,16 +69,14 @@ def align(job: dict, folder: Path) -> str:
         volumes.write_mask(fragment.internal(f"run-{index}_seen.nii.gz"), seen, affine)
         displacement = motion.framewise_displacement(parameters)
         changes, standardised = motion.dvars(volumes.read_masked(path, brain))
-        own = fragment.of_run(run["entities"])
-        own.table(
-            "motion_confounds", _table(parameters, displacement, changes, standardised), COLUMNS
-        )
+        tables.append((run["entities"], _table(parameters, displacement, changes, standardised)))
         LOG.info(
             "%s: realigned; mean framewise displacement %.2f mm, largest %.2f mm",
             run["label"], np.nanmean(displacement), np.nanmax(displacement),
         )  # fmt: skip
-        confounds = own.path_of("motion_confounds")
+        confounds = fragment.of_run(run["entities"]).path_of("motion_confounds")
         found.append((name, confounds, parameters, displacement, standardised))
+    _write_confounds(fragment, tables)
     if not kept.any():
         raise InputError(
             f"{Path(first['bold']).name} and the other runs: no voxel of the brain is in view in "
@@ -138,6 +136,15 @@ def _table(parameters: np.ndarray, displacement, changes, standardised):
         "std_dvars": standardised,
     }
     return pd.DataFrame(frame)[list(COLUMNS)]
+
+
+def _write_confounds(fragment: Fragment, tables: list[tuple[dict, object]]) -> None:
+    """Write each run's table, with one sidecar for the runs of a session."""
+    of_session: dict[str | None, list] = {}
+    for entities, frame in tables:
+        of_session.setdefault(entities.get("session"), []).append((entities, frame))
+    for parts in of_session.values():
+        fragment.tables("motion_confounds", parts, COLUMNS)
 
 
 def _write(fragment: Fragment, reference, kept, affine, found: list[tuple], runs: list) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyper_bids import perceptual
+from hyper_bids import perceptual, programs
 from hyper_bids.attributes import Directions
 from hyper_bids.bids.outputs import sha256
 from hyper_bids.bids.stimuli import labels_of
@@ -93,7 +93,9 @@ def scores_job(plan: Plan, settings: Settings) -> dict[str, object]:
 def input_files(plan: Plan, settings: Settings) -> list[str]:
     """Return the files of networks and boundaries, whose change makes the scores run again."""
     networks = [n.source for n in networks_of(plan, settings)]
-    files = [source for source in networks if source not in perceptual.NETWORKS]
+    files = list(dict.fromkeys(s for s in networks if s not in perceptual.NETWORKS))
+    # What says how an exported network is to be used.
+    files += [str(Path(f).with_suffix(".json")) for f in files if programs.is_exported(Path(f))]
     folder = _folder(settings)
     if folder is not None:
         names = boundaries(folder, plan.n_latents).names

@@ -7,11 +7,18 @@ None of it is fitted to anything, and none enters a p value of the scores. Defin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from hyper_bids import stats
-from hyper_bids.participant.pairs import IMAGE_FORMS, LATENT_FORMS, Pairs, similarity
+from hyper_bids.participant.pairs import (
+    IMAGE_FORMS,
+    LATENT_FORMS,
+    PAIRED_FORMS,
+    Pairs,
+    similarity,
+)
 
 # Latents whose mean is this near to 0, and spread to 1, are taken for draws from N(0, I).
 _NEAR = 0.1
@@ -120,7 +127,8 @@ def ceiling_rows(
     if pictures is not None and "model_ceiling" in pictures:
         for (metric, variant), form in IMAGE_FORMS.items():
             if (metric, variant) in pairs:
-                best = _paired(form, pictures["model_ceiling"], pictures["stimuli"])
+                found = PAIRED_FORMS.get((metric, variant), partial(_paired, form))
+                best = float(np.mean(found(pictures["model_ceiling"], pictures["stimuli"])))
                 control = {"control": "model_ceiling", "value": best, "n": n}
                 rows.append({"metric": metric, "variant": variant, **control})
     for variant, key in (("split-half", "split_half"), ("leave one out", "leave_one_out")):
@@ -186,12 +194,11 @@ def response_ceilings(
     return {"split_half": _mean(found.reliability), "leave_one_out": _mean(single)}
 
 
-def _paired(form: Callable, images: np.ndarray, stimuli: np.ndarray) -> float:
-    """Return the mean over stimuli of a score of each image with its own stimulus."""
-    values = [
+def _paired(form: Callable, images: np.ndarray, stimuli: np.ndarray) -> list[float]:
+    """Return a score of each image with its own stimulus."""
+    return [
         form(one[None], other[None], 1)[0, 0] for one, other in zip(images, stimuli, strict=True)
     ]
-    return float(np.mean(values))
 
 
 def _row(metric: str, variant: str, value: float, n: int) -> dict:

@@ -17,6 +17,7 @@ from hyper_bids.errors import UsageError
 from hyper_bids.participant.controls import response_ceilings
 from hyper_bids.participant.fitting import MODELLED, places_of, solver_options
 from hyper_bids.participant.refit import FILE, write_refit
+from hyper_bids.participant.shared_responses import write_shared_responses
 from hyper_bids.participant.targets import LATENTS
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
         report["ceilings"] = response_ceilings(data[test], single, rng)
     _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
+    if job["writes_maps"]:
+        write_shared_responses(fragment, data, latents, trials)
     for name, content in (("test_stimuli", index.to_dict("list")), ("decoder", report)):
         fragment.internal(f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     LOG.info(
@@ -205,8 +208,6 @@ def _write_list(fragment: Fragment, chosen: np.ndarray, z: np.ndarray) -> None:
 
 def _write_decoder(fragment: Fragment, decoder: decode.Decoder) -> None:
     """Write the decoder's weights, and the course of its fit."""
-    import pandas as pd
-
     report = decoder.report
     text = (
         "Linear map from standardised responses to latents: latents = responses @ weights + "
@@ -218,26 +219,26 @@ def _write_decoder(fragment: Fragment, decoder: decode.Decoder) -> None:
             " averaged_weights and averaged_intercept are the map for means of so many repeats as "
             "averaged_repeats says; it is used for means of more repeats than that number's root."
         )
+    curve, figure = _course(report)
     told = {k: v for k, v in report.items() if np.isscalar(v) or isinstance(v, dict)}
-    with fragment.file("decoder", text, **told) as path:
+    with fragment.file("decoder", text, **told, **({"Course": curve} if curve else {})) as path:
         decode.save(path, decoder)
+    if figure is not None:
+        figures.save(figure, fragment.figure("curve"))
+
+
+def _course(report: dict) -> tuple[dict, object]:
+    """Return the course of a fit, what it says, and its figure; nothing where there is none."""
     if "loss" in report:
-        curve = {"epoch": range(1, len(report["loss"]) + 1), "loss": report["loss"]}
-        figure = figures.loss_curve(report["loss"])
-    elif "cv_r2" in report:
-        curve = {"penalty": report["alphas"], "cv_r2": report["cv_r2"]}
-        figure = figures.penalty_curve(report["alphas"], report["cv_r2"], report["alpha"])
-    else:
-        return
-    text = {
-        "epoch": "Pass over the training trials",
-        "loss": "Mean training loss, half the squared error",
-        "penalty": "Ridge penalty",
-        "cv_r2": "Cross-validated fraction of latent variance, training trials",
-    }
-    frame = pd.DataFrame(curve)
-    fragment.table("training_curve", frame, {name: text[name] for name in frame})
-    figures.save(figure, fragment.figure("curve"))
+        said = "Mean training loss (half the squared error) in each pass over the training trials."
+        curve = {"Description": said, "loss": list(report["loss"])}
+        return curve, figures.loss_curve(report["loss"])
+    if "cv_r2" not in report:
+        return {}, None
+    said = "Fraction of latent variance predicted in left-out training trials, by ridge penalty."
+    penalties, found = list(report["alphas"]), list(report["cv_r2"])
+    curve = {"Description": said, "penalty": penalties, "cv_r2": found}
+    return curve, figures.penalty_curve(penalties, found, report["alpha"])
 
 
 def _write_prediction(fragment: Fragment, predicted: np.ndarray, index) -> None:

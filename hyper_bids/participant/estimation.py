@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hyper_bids import voxels
+from hyper_bids.bids.atomic import reserve
 from hyper_bids.config import BetaSettings
 from hyper_bids.glm import betas as glm
 from hyper_bids.glm import evidence, noise
@@ -59,6 +60,7 @@ def estimate_blocks(
     n_trials = [len(part.is_train) for part in regressors]
     shape = sum(n_trials), recording.n_voxels
     np.lib.format.open_memmap(betas_file, "w+", np.float32, shape).flush()
+    reserve(betas_file)
     maps = Maps(*(np.zeros(recording.n_voxels, np.float32) for _ in range(5)))
     residual_sd = np.zeros((len(regressors), recording.n_voxels), np.float32)
     estimate = _Optimised if settings.estimator == "optimised" else _Plain

@@ -16,7 +16,7 @@ from hyper_bids import metrics, perceptual
 from hyper_bids.config import ScoreSettings
 from hyper_bids.errors import UsageError, listing
 from hyper_bids.participant.pairs import Pairs, identified, similarity
-from hyper_bids.perceptual import FeatureNetwork
+from hyper_bids.perceptual import MINDEYE_IDENTIFIES, MINDEYE_MEASURES, FeatureNetwork
 from hyper_bids.perceptual.vgg16 import LAYERS
 
 # What the paper calls its network. No other network is called so in scores.
@@ -108,16 +108,25 @@ def _chosen(wanted: tuple[str, ...], layer: str | None) -> tuple[Network, ...]:
             f"--feature-layer {layer}: only a VGG16 has layers to choose from. Give its weights as "
             f"--feature-network FILE."
         )
-    found = [_described(source, layer if source in files else None) for source in sources]
-    twice = [n.source for n in found if [m.checksum for m in found].count(n.checksum) > 1]
+    found = [
+        network
+        for source in sources
+        for network in _described(source, layer if source in files else None)
+    ]
+    known = [(network.checksum, network.layer) for network in found]
+    twice = [n.source for n, key in zip(found, known, strict=True) if known.count(key) > 1]
     if twice:
         raise UsageError(f"--feature-network {listing(twice)}: the same weights. Name one of them.")
     return tuple(_told_apart(found))
 
 
-def _described(source: str, layer: str | None) -> Network:
+def _described(source: str, layer: str | None) -> list[Network]:
+    """Return the networks of a source: one, or one a layer."""
     network = perceptual.load(source, "cpu", layer)
-    return Network(source, layer, short_name(network), network.label, network.checksum)
+    layers = perceptual.SEVERAL_LAYERS.get(network.name) if layer is None else None
+    if layers is None:
+        return [Network(source, layer, short_name(network), network.label, network.checksum)]
+    return [described for name in layers for described in _described(source, name)]
 
 
 def _told_apart(networks: list[Network]) -> list[Network]:
@@ -160,9 +169,10 @@ def feature_pairs(
     Returns
     -------
     dict
-        For each network feature similarity in its two forms, and identification by the correlation
-        of features; each with the matrix of a prediction that is the mean training latent. That
-        prediction has nothing to tell stimuli apart, so that its identification is ties.
+        For each network feature similarity in its two forms, the correlation of features, and
+        identification by that; each with the matrix of a prediction that is the mean training
+        latent. That prediction has nothing to tell stimuli apart, so that its identification is
+        ties.
     """
     known = {} if known is None else known
     stimuli = pictures["stimuli"]
@@ -181,9 +191,62 @@ def feature_pairs(
                 metrics.feature_similarity(found, target, form),
                 np.repeat(row, len(target), axis=0),
             )
+        row = metrics.correlation_similarity(mean, target)
+        pairs["feature_correlation", short] = (
+            metrics.correlation_similarity(found, target),
+            np.repeat(row, len(target), axis=0),
+        )
         alike = similarity(found, target)
         pairs |= identified(f"features, {short}", alike, np.zeros_like(alike))
     return pairs
+
+
+def absent_rows(pairs: Pairs) -> list[dict]:
+    """Return rows without a value, of the scores whose network was not given.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        What :func:`feature_pairs` gave.
+
+    Returns
+    -------
+    list of dict
+        The paper's similarity, where there was no network at all, and each score of MindEye2's
+        evaluation that asks for a network.
+    """
+    keys = [("feature_similarity", form) for form in ("code", "printed") if not pairs]
+    keys += [("two_way_identification", f"features, {name}") for name in MINDEYE_IDENTIFIES]
+    keys = [key for key in keys if key not in pairs]
+    keys += [
+        (metric, name)
+        for metric in ("feature_correlation", "correlation_distance")
+        for name in MINDEYE_MEASURES
+        if ("feature_correlation", name) not in pairs
+    ]
+    return [{"metric": metric, "variant": form, "control": None} for metric, form in keys]
+
+
+def distance_rows(rows: list[dict]) -> list[dict]:
+    """Return MindEye2's correlation distance, 1 - r, beside the correlation of features.
+
+    Lower is better, unlike all else, so that it is derived and has no null of its own: its p is
+    that of the correlation.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Scores and controls; of the networks of :data:`MINDEYE_MEASURES`, each row of the
+        correlation gives one.
+    """
+    turned = []
+    for row in rows:
+        if row["metric"] == "feature_correlation" and row["variant"] in MINDEYE_MEASURES:
+            other = row | {"metric": "correlation_distance", "value": 1 - row["value"]}
+            if "ci_low" in row:
+                other |= {"ci_low": 1 - row["ci_high"], "ci_high": 1 - row["ci_low"]}
+            turned.append(other)
+    return turned
 
 
 def features_of(network: FeatureNetwork, images: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from hyper_bids.device import resolve_device
 from hyper_bids.generators import batches, checkpoints, protocol
 from hyper_bids.generators.pictures import cut
 from hyper_bids.participant.controls import draw_prior
-from hyper_bids.participant.decoding import INDEX_COLUMNS, generator_for
+from hyper_bids.participant.decoding import generator_for
 from hyper_bids.participant.shown import stimulus_images
 from hyper_bids.participant.targets import MODEL
 
@@ -44,8 +44,6 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
     str
         Digest of what was written.
     """
-    import pandas as pd
-
     fragment = Fragment(folder, job["entities"], job["provenance"])
     settings = from_dict("images", job["images"])
     model = settings.generator or targets / "internal" / MODEL
@@ -73,8 +71,8 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
     np.savez(fragment.internal("images.npz"), stimuli=stimuli, **compared)
     images = made["reconstructions"]
     about = {"LatentNorm": norm, "ShownImages": source, "BatchSize": at_once}
+    about["Stimuli"] = index["stim_id"]
     _write_images(fragment, images, generator, about)
-    fragment.table("reconstructions_index", pd.DataFrame(index), INDEX_COLUMNS)
     grid = figures.reconstruction_grid(stimuli, compared["reconstructions"], index["stim_id"])
     figures.save(grid, fragment.figure("recon"))
     if settings.write_images:
@@ -89,7 +87,8 @@ def reconstruct(job: dict, folder: Path, decoding: Path, targets: Path | None = 
 def _write_images(fragment: Fragment, images: np.ndarray, generator, about: dict) -> None:
     """Write the reconstructions with what made them and, under BIDS names, ``about``."""
     with fragment.file(
-        "reconstructions", "Reconstructions of the test stimuli, row k as in the table.",
+        "reconstructions", "Reconstructions of the test stimuli, row k as in Stimuli and in the "
+        "table of the predicted latents.",
         Units="RGB, 0 to 255", Shape=list(images.shape), DataType="uint8",
         Generator=generator.name, GeneratorChecksum=generator.checksum,
         GeneratorNormalises=generator.normalises, LatentSpace=generator.latent_space,
@@ -130,4 +129,4 @@ def write_pngs(fragment: Fragment, images, stimuli, names: list[str]) -> None:
     for kind, array in (("recon", images), ("shown", stimuli)):
         for row, (image, name) in enumerate(zip(array, names, strict=True)):
             label = "".join(c for c in Path(str(name)).stem if c.isalnum())
-            Image.fromarray(image).save(fragment.figure(f"{kind}{row:04d}{label}"))
+            Image.fromarray(image).save(fragment.picture(f"{kind}{row:04d}{label}"))

@@ -20,7 +20,7 @@ from hyper_bids.report.methods import methods_text
 SUMMARY_COLUMNS = {
     "method": "hyper decodes the stimuli's known latents, a baseline its encoding of their images; "
     "latents differ between methods, so that only scores of images compare them",
-    "metric": "Name of the score; higher is better",
+    "metric": "Name of the score; higher is better, but of correlation_distance",
     "variant": "Form of the score, or what it is computed on",
     "control": "n/a: the score itself; training_mean: every test stimulus is predicted as the mean "
     "of the training latents; mismatched: predictions against other stimuli; chance: by theory; "
@@ -29,8 +29,10 @@ SUMMARY_COLUMNS = {
     "noise_ceiling: the best that predictions of this reliability allow; targets: the true latents",
     "value": "Mean over the test stimuli",
     "se": "Standard error over the test stimuli; of correlations by bootstrap",
-    "ci_low": "Lower end of the 95 % bootstrap interval over test stimuli",
+    "ci_low": "Lower end of the 95 % interval over test stimuli",
     "ci_high": "Upper end of that interval",
+    "interval": "How it was computed. bootstrap: percentiles of resampled stimuli; binomial: the "
+    "exact interval of Clopper and Pearson, of scores that count hits, a stimulus a trial",
     "p": "Permutation p, (b + 1) / (n + 1), test stimuli shuffled against predictions; of "
     "random_prior the paper's test, which a constant prediction passes",
     "p_max": "The same, corrected for all scores of the table (max-statistic)",
@@ -77,11 +79,11 @@ class Scored:
         return next(r for r in self.rows if (r["metric"], r["variant"], r["control"]) == key)
 
 
-def figures_of_stages(folders: list[Path | None]) -> dict[str, str]:
-    """Return the stages' figures, name to path; of those of one name the first."""
-    drawn: dict[str, str] = {}
+def figures_of_stages(folders: list[Path | None]) -> dict[str, bytes]:
+    """Return the stages' figures, name to PNG; of those of one name the first."""
+    drawn: dict[str, bytes] = {}
     for folder in filter(None, folders):
-        drawn = {name: str(path) for name, path in figures_of(folder).items()} | drawn
+        drawn = figures_of(folder) | drawn
     return drawn
 
 
@@ -172,9 +174,11 @@ def page(
     facts.append(["Voxels of the decoder", str(decoder["n_voxels"])])
     if "alpha" in decoder and np.isscalar(decoder["alpha"]):
         facts.append(["Ridge penalty", f"{decoder['alpha']:.4g}"])
+    if "chosen" in decoder:
+        facts.append(["Best decoder of left-out training trials", decoder["chosen"]])
     if networks:
         facts.append(["Feature networks", "; ".join(networks)])
-    drawn = drawn | {name: str(path) for name, path in fragment.figures.items()}
+    own = {name: (fragment.folder / path).read_bytes() for name, path in fragment.figures.items()}
     table = pd.DataFrame([row for one in scored for row in one.rows], columns=list(SUMMARY_COLUMNS))
     table["method"] = table["method"].map({one.name: one.label for one in scored})
     described = table["metric"].isin(DIAGNOSTICS)
@@ -183,7 +187,7 @@ def page(
         "participant",
         page["title"],
         [tuple(fact) for fact in facts],
-        drawn,
+        drawn | own,
         {"scores": table[~described], "diagnostics": table[described]},
         page["notes"],
         About(page["simulated"], methods, job["provenance"]),

@@ -48,11 +48,6 @@ MODEL_COLUMNS = {
     "out, mean over the voxels that respond most",
     "chosen": "Whether this variant was taken",
 }
-FUNCTION_COLUMNS = {
-    "hrf_index": "Value of the voxels in the image of the same name",
-    "hrf": "Name of the response function",
-    "n_voxels": "Voxels that have it",
-}
 
 
 def estimate_responses(job: dict, folder: Path, motion: Path | None = None) -> str:
@@ -102,8 +97,8 @@ def estimate_responses(job: dict, folder: Path, motion: Path | None = None) -> s
     background = volumes.to_volume(recording.baseline.mean(axis=0), mask)
     np.save(fragment.internal("background.npy"), background)
     _write_trials(fragment, job, betas_file, mask, affine, chosen)
-    _write_maps(fragment, maps, recording, mask, affine)
-    _write_model(fragment, chosen, maps, names, mask, affine)
+    _write_fit(fragment, chosen, maps, recording, names, mask, affine)
+    _write_model(fragment, chosen)
     return fragment.close()
 
 
@@ -177,13 +172,12 @@ def reliability(betas: np.ndarray, table, is_train: np.ndarray) -> np.ndarray | 
     return result
 
 
-def _write_maps(fragment: Fragment, maps: Maps, recording: Recording, mask, affine) -> None:
+def _write_fit(
+    fragment: Fragment, chosen: Chosen, maps: Maps, recording: Recording, names: list[str],
+    mask, affine,
+) -> None:  # fmt: skip
+    """Write what the model of the BOLD found in each voxel, a volume a quantity, and the mask."""
     described = {
-        "r_square": (
-            maps.r_square,
-            "Variance that the trials explain, of what drift, confounds and noise leave.",
-            "fraction",
-        ),
         "baseline": (
             recording.baseline.mean(axis=0),
             "Mean BOLD signal, to which the responses are relative.",
@@ -194,35 +188,44 @@ def _write_maps(fragment: Fragment, maps: Maps, recording: Recording, mask, affi
             "Temporal signal-to-noise ratio: mean over standard deviation of the signal, in runs.",
             "ratio",
         ),
+        "r_square": (
+            maps.r_square,
+            "Variance that the trials explain, of what drift, confounds and noise leave.",
+            "fraction",
+        ),
     }
-    for key, (values, text, units) in described.items():
-        with fragment.file(key, text, Units=units) as path:
-            volumes.write_map(path, values, mask, affine)
+    more = {}
+    if chosen.model.hrf == "library":
+        text = "Response function of each voxel; ResponseFunctions has their names."
+        described["hrf_index"] = (maps.hrf_index, text, "index")
+        used = np.bincount(maps.hrf_index.astype(int), minlength=len(names)).tolist()
+        more["ResponseFunctions"] = [
+            {"hrf_index": k, "hrf": name, "n_voxels": n}
+            for k, (name, n) in enumerate(zip(names, used, strict=True))
+        ]
+    if chosen.model.shrinkage:
+        described["ridge_fraction"] = (
+            maps.fraction,
+            "How long the vector of a voxel's betas is, about their mean, as a fraction of its "
+            "length without shrinkage (training runs).",
+            "fraction",
+        )
+    volumes_of = [
+        {"Name": name, "Description": text, "Units": units}
+        for name, (_, text, units) in described.items()
+    ]
+    text = "How the model of the BOLD fits; volume k is entry k of Volumes, counted from 0."
+    with fragment.file("fit", text, Volumes=volumes_of, **more) as path:
+        rows = np.stack([values.astype(np.float32) for values, _, _ in described.values()])
+        volumes.write_maps(path, rows, mask, affine)
     with fragment.file("brain_mask", "Voxels with a response estimate.", Type="Brain") as path:
         volumes.write_mask(path, mask, affine)
 
 
-def _write_model(
-    fragment: Fragment, chosen: Chosen, maps: Maps, names: list[str], mask, affine
-) -> None:
+def _write_model(fragment: Fragment, chosen: Chosen) -> None:
     import pandas as pd
 
     model = chosen.model
-    if model.hrf == "library":
-        with fragment.file(
-            "hrf_index", "Response function of each voxel; the table of the same name has their "
-            "names.", Units="index",
-        ) as path:  # fmt: skip
-            volumes.write_map(path, maps.hrf_index, mask, affine)
-        used = np.bincount(maps.hrf_index.astype(int), minlength=len(names))
-        frame = pd.DataFrame({"hrf_index": range(len(names)), "hrf": names, "n_voxels": used})
-        fragment.table("hrf_table", frame, FUNCTION_COLUMNS)
-    if model.shrinkage:
-        with fragment.file(
-            "ridge_fraction", "How long the vector of a voxel's betas is, about their mean, as a "
-            "fraction of its length without shrinkage (training runs).", Units="fraction",
-        ) as path:  # fmt: skip
-            volumes.write_map(path, maps.fraction, mask, affine)
     if chosen.table:
         fragment.table(
             "model_table", pd.DataFrame(chosen.table), MODEL_COLUMNS, Model=asdict(model)

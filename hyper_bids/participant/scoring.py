@@ -20,9 +20,17 @@ from hyper_bids.participant.attribute_pairs import (
 )
 from hyper_bids.participant.comparisons import directions_of, provenance
 from hyper_bids.participant.decoding import generator_for
-from hyper_bids.participant.features import Network, feature_pairs
+from hyper_bids.participant.features import Network, absent_rows, distance_rows, feature_pairs
 from hyper_bids.participant.methods import HYPER
-from hyper_bids.participant.pairs import Columns, Pairs, chance, columns, image_pairs, latent_pairs
+from hyper_bids.participant.pairs import (
+    Columns,
+    Pairs,
+    chance,
+    columns,
+    counts_hits,
+    image_pairs,
+    latent_pairs,
+)
 from hyper_bids.participant.refit import refit_rows
 
 LOG = logging.getLogger("hyper_bids")
@@ -110,10 +118,8 @@ def score_method(
         rng = generator_for(job["random_seed"], job["entities"]["subject"], f"{stage}{part}")
         found = summarise(pairs, correlated, rng, _shuffled(job, len(data["targets"])))
         rows, nulls = rows + found[0], nulls | found[1]
-    if not parts.get("/features"):
-        # Without a feature network there is no such score, and nothing stands in for it.
-        absent = {"metric": "feature_similarity", "control": None}
-        rows += [absent | {"variant": form} for form in ("code", "printed")]
+    # Without its network there is no such score, and nothing stands in for it.
+    rows += [*distance_rows(rows), *absent_rows(parts.get("/features", {}))]
     pairs = {key: both for part in parts.values() for key, both in part.items()}
     rows += refit_rows(decoding / "internal", rows)
     rows += _controls(job, data, pictures, pairs, decoding)
@@ -157,6 +163,20 @@ def _with_corrected(scored: list[presenting.Scored]) -> None:
         one.value(*key)["p_max"] = float(value)
 
 
+def _interval(
+    metric: str, variant: str, matrix: np.ndarray, correlated: Columns, rng: np.random.Generator
+) -> dict:
+    """Return the interval of a score, and which kind it is; of correlations the error, too."""
+    if (metric, variant) in correlated:
+        se, low, high = stats.bootstrap_correlation(*correlated[metric, variant], rng)
+        return {"se": se, "ci_low": low, "ci_high": high, "interval": "bootstrap"}
+    if counts_hits(metric, variant, len(matrix)):
+        low, high = stats.hits_interval(np.diag(matrix))
+        return {"ci_low": low, "ci_high": high, "interval": "binomial"}
+    _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
+    return {"ci_low": low, "ci_high": high, "interval": "bootstrap"}
+
+
 def summarise(
     pairs: Pairs,
     correlated: Columns,
@@ -171,15 +191,10 @@ def summarise(
     rows = []
     for (metric, variant), (matrix, constant) in pairs.items():
         found = stats.score(matrix)
-        if (metric, variant) in correlated:
-            held = correlated[metric, variant]
-            found["se"], low, high = stats.bootstrap_correlation(*held, rng)
-        else:
-            _, low, high = stats.bootstrap_interval(np.diag(matrix), rng)
         base = {"metric": metric, "variant": variant, "n": found["n"]}
-        p = stats.p_value(found["value"], nulls[metric, variant])
-        said = {"value": found["value"], "se": found["se"], "ci_low": low, "ci_high": high, "p": p}
-        rows.append(base | {"control": None, **said})
+        found["p"] = stats.p_value(found["value"], nulls[metric, variant])
+        found |= _interval(metric, variant, matrix, correlated, rng)
+        rows.append(base | {"control": None, **found})
         rows.append(base | {"control": "training_mean", "value": stats.score(constant)["value"]})
         rows.append(base | {"control": "mismatched", "value": stats.mismatched(matrix)})
         guessed = chance(metric, len(matrix))

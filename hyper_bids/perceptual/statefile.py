@@ -15,7 +15,7 @@ from hyper_bids.perceptual import unpickle
 
 EXPECTED = (
     "Wanted: VGGFace2 ResNet50 (keras_vggface's .h5, or a PyTorch .pkl or .pth), VGG16 of "
-    "torchvision (.pth), or EfficientNet-Lite0 (.pth)."
+    "torchvision (.pth), AlexNet of torchvision (.pth), or EfficientNet-Lite0 (.pth)."
 )
 
 # First bytes of the oldest pickles, which are text, and of Torch7.

@@ -1,11 +1,12 @@
 """Pages from a specification, a template, and figures and tables that are there already.
 
-Nothing is computed here, so that a page can be built again at no cost. The page refers to its
-figures by relative path and to nothing else: it needs no network.
+Nothing is computed here, so that a page can be built again at no cost. The page holds its figures
+and needs no other file and no network.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import uuid
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ def write_report(
     level: str,
     title: str,
     facts: list[tuple[str, str]],
-    figures: dict[str, str],
+    figures: dict[str, bytes],
     tables: dict[str, object],
     notes: list[str],
     about: About | None = None,
@@ -49,8 +50,8 @@ def write_report(
     facts : list of (str, str)
         Names and values of what was analysed, for the box at the top.
     figures : dict
-        Key of a section to the figure's path relative to the page, with forward slashes. Figures
-        that no section names are not shown.
+        Key of a section to the figure as PNG, which becomes a part of the page. Figures that no
+        section names are not shown.
     tables : dict
         Key of a section to its DataFrame: of a participant ``scores``; of the group ``stats``,
         ``diagnostics``, ``prevalence``, ``comparisons``, ``scores`` and ``published``.
@@ -100,7 +101,7 @@ def _filled(section: dict, figures: dict, tables: dict, about: About) -> dict | 
     """Return a section with its material; None where there is none and nothing to say of it."""
     key, kind = section["key"], section["kind"]
     if kind == "figure":
-        content = figures.get(key)
+        content = base64.b64encode(figures.get(key, b"")).decode("ascii")
     elif kind == "text":
         content = blocks(about.methods)
     elif kind == "provenance":

@@ -6,6 +6,7 @@ from __future__ import annotations
 _NETWORKS = {
     "VGGFace2": "cao2018",
     "VGG16": "simonyan2015",
+    "AlexNet": "krizhevsky2014",
     "EfficientNet": "tan2019",
     "dlib": "king2009",
 }

@@ -47,8 +47,25 @@ def methods_text(settings: dict[str, dict], facts: dict[str, object]) -> str:
     return with_references([paragraph for paragraph in paragraphs if paragraph])
 
 
-def group_methods_text(n_participants: int, n_methods: int = 1) -> str:
-    """Describe what the group level did, as :func:`methods_text` does for a participant."""
+_ALIGNED = {
+    "ridge-procrustes": "by orthogonal Procrustes maps [schonemann1966, haxby2011] of "
+    "ridge-whitened responses [xu2012]",
+    "srm": "by the deterministic shared response model [chen2015]",
+}
+
+
+def group_methods_text(
+    n_participants: int, n_methods: int = 1, alignment: dict | None = None
+) -> str:
+    """Describe what the group level did, as :func:`methods_text` does for a participant.
+
+    Parameters
+    ----------
+    n_participants, n_methods : int
+    alignment : dict, optional
+        Of participants who were decoded together: ``method``, ``n_stimuli`` (shared), ``averaged``
+        and ``by_others`` (what was done).
+    """
     drawn = (
         "over test stimuli and participants, both drawn at random [owen2007, hesterberg2015]; of "
         "correlations over stimuli, t intervals over participants"
@@ -74,8 +91,26 @@ def group_methods_text(n_participants: int, n_methods: int = 1) -> str:
             f"largest standardised score of each pairing [nichols2002]. The share of people in "
             f"whom a test at 0.05 would find the effect was estimated from the participants' own "
             f"tests [ince2021].{compared} How the scores themselves came about is on each "
-            f"participant's page."
+            f"participant's page.",
+            *([_alignment(alignment)] if alignment else []),
         ]
+    )
+
+
+def _alignment(told: dict) -> str:
+    ways = [
+        "their mean there was decoded" if told["averaged"] else "",
+        "each participant was decoded with space and decoder of the others"
+        if told["by_others"]
+        else "",
+    ]
+    done = ", and ".join(way for way in ways if way)
+    return (
+        f"Participants were also decoded together. Their responses were brought into a common "
+        f"space {_ALIGNED[told['method']]}, from {told['n_stimuli']:,} training stimuli that all "
+        f"of them saw; {done}. Decoders were ridge regressions, whose penalty was chosen by "
+        f"leaving out stimuli, trained on responses in the common space by maps that had not seen "
+        f"the stimulus. Test trials had no part in any fit."
     )
 
 
@@ -281,7 +316,8 @@ def _scores(scores: dict, facts: dict) -> str:
         f"{scores.get('n_permutations', 0):,} random pairings of predictions and stimuli, as "
         "(b + 1) / (n + 1) [phipson2010]. Corrected p values hold for all scores at once, by the "
         "largest standardised score of each pairing [nichols2002]. "
-        "Intervals are 95 % bootstrap intervals over test stimuli."
+        "Intervals are 95 % bootstrap intervals over test stimuli; of shares of hits (one of n, "
+        "top five, retrieval), exact binomial ones [clopper1934]."
     )
 
 

@@ -7,19 +7,26 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 
 from hyper_bids.errors import counted
+from hyper_bids.report import mindeye
 from hyper_bids.report.spec import specification
 
 KEY = ("method", "metric", "variant")
+# The control whose p is that of the paper's test.
+PRIOR = "random_prior"
 CONTROLS = {
     "training_mean": "training mean",
     "mismatched": "mismatched",
-    "random_prior": "random latent",
+    PRIOR: "random latent",
     "refit": "refitted",
     "chance": "chance",
     "targets": "true latents",
 }
 # At most one of them stands beside a score.
 CEILINGS = ("model_ceiling", "noise_ceiling")
+
+# By this score, a prediction that is the same for all stimuli has exactly chance, and p = 1.
+_INFORMED = ("two_way_identification", "latents")
+ALPHA = 0.05
 
 # Columns of the value, its interval and its count, in the participants' and the group's tables.
 _NAMES = {"mean": "value", "n_participants": "n"}
@@ -39,8 +46,9 @@ def beside_controls(table):
     -------
     DataFrame
         One row a method, metric and variant in order of first appearance: ``method``, ``metric``,
-        ``variant``, ``value``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``p_max``, ``n``, then one
-        column a control: those of :data:`CONTROLS` and any others. NaN where absent.
+        ``variant``, ``value``, ``se``, ``ci_low``, ``ci_high``, ``p``, ``p_max``, ``p_prior`` (of
+        the control ``random_prior``: the paper's test), ``n``, then one column a control: those of
+        :data:`CONTROLS` and any others. NaN where absent.
 
     Raises
     ------
@@ -65,8 +73,12 @@ def beside_controls(table):
             line.update({name: _float(row.get(name)) for name in fields})
         else:
             line[control] = _float(row.get("value"))
+            if control == PRIOR:
+                line["p_prior"] = _float(row.get("p"))
             controls += [control] if control not in controls else []
-    return pd.DataFrame(list(lines.values()), columns=[*KEY, *fields, *controls])
+    return pd.DataFrame(
+        list(lines.values()), columns=[*KEY, *fields[:-1], "p_prior", "n", *controls]
+    )
 
 
 def score_view(table) -> dict:
@@ -126,14 +138,23 @@ def _cells(known, several: bool) -> list[tuple[str, Callable[[dict], str]]]:
     for key, name in (("p", "p"), ("p_max", "p, corrected")):
         if known[key].notna().any():
             cells.append((name, lambda line, key=key: p_text(line[key])))
-    for control in known.columns[known.columns.get_loc("n") + 1 :]:
-        if control not in CEILINGS and known[control].notna().any():
-            name = CONTROLS.get(control, control.replace("_", " "))
-            cells.append((name, lambda line, key=control: number(line[key])))
+    cells += _control_cells(known)
     if any(known[c].notna().any() for c in CEILINGS if c in known):
         cells.append(("ceiling", ceiling))
     if known["n"].nunique() > 1:  # else the summary says it
         cells.append(("n", lambda line: f"{line['n']:.0f}" if is_known(line["n"]) else ""))
+    return cells
+
+
+def _control_cells(known) -> list[tuple[str, Callable[[dict], str]]]:
+    """Return the columns of the controls; beside the random latents, p of the paper's test."""
+    cells: list[tuple[str, Callable]] = []
+    for control in known.columns[known.columns.get_loc("n") + 1 :]:
+        if control not in CEILINGS and known[control].notna().any():
+            name = CONTROLS.get(control, control.replace("_", " "))
+            cells.append((name, lambda line, key=control: number(line[key])))
+        if control == PRIOR and known["p_prior"].notna().any():
+            cells.append(("p, paper's test", lambda line: p_text(line["p_prior"])))
     return cells
 
 
@@ -156,14 +177,20 @@ def method_label(name: str) -> str:
 
 
 def _absent(wide) -> list[str]:
-    """Return the names of scores without a value; their forms, where others have one."""
+    """Return the names of scores without a value; their forms, where others have one.
+
+    What MindEye2's evaluation asks of networks that were not given is one name, with what to do.
+    """
     partly = set(wide.loc[wide["value"].notna(), "metric"])
     absent = wide[wide["value"].isna()]
-    names = [
-        label(metric, variant if metric in partly else "n/a")
-        for metric, variant in zip(absent["metric"], absent["variant"], strict=True)
-    ]
-    return list(dict.fromkeys(names))
+    names, networks = [], []
+    for metric, variant in zip(absent["metric"], absent["variant"], strict=True):
+        network = mindeye.network_of(metric, variant)
+        if network is None:
+            names.append(label(metric, variant if metric in partly else "n/a").lower())
+        else:
+            networks.append(network)
+    return list(dict.fromkeys(names)) + ([mindeye.absent(networks)] if networks else [])
 
 
 def participants_view(table) -> dict:
@@ -208,7 +235,10 @@ def published_view(table) -> dict:
 
 
 def summary(level: str, table) -> str:
-    """Say in one sentence how well it went, and against what."""
+    """Say in one sentence how well it went, and against what; first, if nothing was found.
+
+    Information is what two-way identification of the first method shows, by its test of pairings.
+    """
     wide = beside_controls(table)
     said, counts = [], []
     for metric, variant, text in (
@@ -237,7 +267,15 @@ def summary(level: str, table) -> str:
     if len(methods) > 1:
         text = f"{method_label(methods[0])}: {text[0].lower()}{text[1:]}"
     over = f" {counts[0].strip().capitalize()}." if len(set(counts)) == 1 and counts[0] else ""
-    return text[0].upper() + text[1:] + "." + over
+    return _verdict(wide) + text[0].upper() + text[1:] + "." + over
+
+
+def _verdict(wide) -> str:
+    """Say that predictions know nothing of what was shown, if so; nothing if they do."""
+    found = wide[(wide["metric"] == _INFORMED[0]) & (wide["variant"] == _INFORMED[1])]
+    if not len(found) or not is_known(found["p"].iloc[0]) or found["p"].iloc[0] <= ALPHA:
+        return ""
+    return "No information was found on which stimulus was shown. "
 
 
 def _over(level: str, n: float) -> str:

@@ -30,6 +30,7 @@ from hyper_bids.stats.intervals import (
     binomial_interval,
     bootstrap_interval,
     group_interval,
+    hits_interval,
     mean_interval,
 )
 from hyper_bids.stats.pairing import (
@@ -62,6 +63,7 @@ __all__ = [
     "false_discovery",
     "group_interval",
     "half_means",
+    "hits_interval",
     "information_prevalence",
     "leave_one_repeat_out",
     "max_statistic",

@@ -9,6 +9,9 @@ import numpy as np
 # Resampled indices or weights held at a time.
 _BLOCK = 2**20
 
+# Sums of hits that are nearer to a whole number are one.
+_WHOLE = 1e-9
+
 # Below this many participants, an interval speaks of these participants alone.
 MIN_PARTICIPANTS = 6
 
@@ -98,6 +101,42 @@ def binomial_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, fl
     tail = (1 - level) / 2
     low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
+    return low, high
+
+
+def hits_interval(hits: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share of hits, some of which may be shared among ties.
+
+    Parameters
+    ----------
+    hits : array of shape (n,), 0 to 1
+        Of each trial: 1 a hit, 0 none, a fraction where a hit is shared.
+    level : float, between 0 and 1
+
+    Returns
+    -------
+    low, high : float
+        :func:`binomial_interval` of the sum; where that is no whole number, the lower bound of the
+        number below and the upper one of that above, which can only be too wide. NaN where a value
+        is.
+
+    Raises
+    ------
+    ValueError
+        For values outside 0 to 1, or none.
+    """
+    hits = _vector(hits)
+    if np.isnan(hits).any():
+        return np.nan, np.nan
+    if hits.min() < 0 or hits.max() > 1:
+        raise ValueError(f"hits from {hits.min():g} to {hits.max():g}; 0 to 1 is wanted")
+    total = hits.sum()
+    # Thirds of a hit add up to a whole one but for rounding.
+    whole = np.rint(total)
+    below, above = (whole, whole) if abs(total - whole) < _WHOLE else np.floor([total, total + 1])
+    n = len(hits)
+    low, _ = binomial_interval(int(below), n, level)
+    _, high = binomial_interval(int(above), n, level)
     return low, high
 
 

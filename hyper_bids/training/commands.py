@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hyper_bids import filekinds
 from hyper_bids.device import resolve_device
 from hyper_bids.errors import InputError, OutputError, UsageError, counted
-from hyper_bids.generators import eigenface, pictures, saving, weightfile
+from hyper_bids.generators import eigenface, pictures, saving
 from hyper_bids.generators.protocol import to_uint8
 from hyper_bids.training import resume
 from hyper_bids.training.settings import VaeGanTraining
@@ -232,4 +233,4 @@ def _batches(paths: list[Path], size: tuple[int, int], progress: bool) -> Iterat
 
 
 def _say_written(target: Target) -> None:
-    LOG.info("Written to %s (SHA-256 %s)", target.path, weightfile.checksum(target.path))
+    LOG.info("Written to %s (SHA-256 %s)", target.path, filekinds.sha256(target.path))
