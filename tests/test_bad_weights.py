@@ -41,10 +41,10 @@ def refused(bids_dir, said, monkeypatch, tmp_path):
     """
     monkeypatch.chdir(tmp_path)
 
-    def check(path, *words, convert=True, status=65):
+    def check(path, *words, participant=True, convert=True, status=65):
         before = snapshot(tmp_path)
-        calls = [[str(bids_dir), "out", "participant", "--skip-bids-validation"]]
-        calls[0] += ["--generator", str(path)]
+        app = [str(bids_dir), "out", "participant", "--skip-bids-validation"]
+        calls = [[*app, "--generator", str(path)]] if participant else []
         calls += [["convert-weights", str(path), "out.safetensors"]] if convert else []
         for argv in calls:
             said.clear()
@@ -115,7 +115,7 @@ def test_a_file_that_was_cut_off(name, kept, refused, rng, monkeypatch, tmp_path
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
             ("Git LFS", "pull"),
         ),
-        (b"/annex/objects/SHA256E-s92000000--0a1b.pth\n", ("git-annex pointer", "datalad get")),
+        (b"/annex/objects/SHA256E-s92000000--0a1b.pth\n", ("git-annex",)),
         (b"\r\n<!DOCTYPE html><html>Virus scan warning</html>", ("HTML page", "download it again")),
         (b"\xef\xbb\xbf<HTML><body>Sign in</body></HTML>", ("HTML page", "download it again")),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", ("XML page",)),
@@ -192,7 +192,9 @@ def test_a_file_that_is_not_there(refused, tmp_path):
 
 def test_a_link_to_nowhere(refused, tmp_path):
     (tmp_path / "weights.pth").symlink_to(tmp_path / ".git" / "annex" / "objects" / "x")
-    refused(tmp_path / "weights.pth", "a link to a file that is not here", status=64)
+    path = tmp_path / "weights.pth"
+    refused(path, "without content (git-annex)", convert=False)
+    refused(path, "a link to a file that is not here", participant=False, status=64)
 
 
 def test_a_file_without_rights_to_read_it(refused, rng, monkeypatch, tmp_path):
