@@ -115,7 +115,6 @@ def test_a_file_that_was_cut_off(name, kept, refused, rng, monkeypatch, tmp_path
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
             ("Git LFS", "pull"),
         ),
-        (b"/annex/objects/SHA256E-s92000000--0a1b.pth\n", ("git-annex",)),
         (b"\r\n<!DOCTYPE html><html>Virus scan warning</html>", ("HTML page", "download it again")),
         (b"\xef\xbb\xbf<HTML><body>Sign in</body></HTML>", ("HTML page", "download it again")),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", ("XML page",)),
@@ -130,6 +129,13 @@ def test_something_else_under_the_name_of_weights(content, words, refused, tmp_p
     path = tmp_path / "pggan_celebahq.pth"
     path.write_bytes(content)
     refused(path, *words, "docs/image-models.md")
+
+
+def test_a_pointer_of_git_annex(refused, tmp_path):
+    path = tmp_path / "pggan_celebahq.pth"
+    path.write_bytes(b"/annex/objects/SHA256E-s92000000--0a1b.pth\n")
+    refused(path, "without content (git-annex)", convert=False)
+    refused(path, "git-annex pointer", "datalad get", participant=False)
 
 
 def test_an_archive_of_other_things(refused, tmp_path):
