@@ -11,6 +11,7 @@ from hyper_bids.report.scores import (
     method_label,
     number,
     p_text,
+    stands_first,
     text_of,
 )
 from hyper_bids.report.spec import specification
@@ -65,8 +66,9 @@ def comparisons_view(table) -> dict:
     dict
         As :func:`scores.score_view`.
     """
-    rows = [
-        [
+    rows: dict[bool, list] = {True: [], False: []}
+    for line in table.to_dict("records"):
+        cells = [
             label(line["metric"], text_of(line["variant"])),
             f"{method_label(line['method'])} \u2212 {method_label(line['other'])}",
             number(line["difference"])
@@ -75,12 +77,12 @@ def comparisons_view(table) -> dict:
             p_text(line["p"]),
             f"{line['n_participants']:.0f}",
         ]
-        for line in table.to_dict("records")
-    ]
-    return _view(["score", "methods", "difference", "95 % interval", "p", "n"], rows)
+        rows[stands_first(line["metric"], text_of(line["variant"]))].append(cells)
+    columns = ["score", "methods", "difference", "95 % interval", "p", "n"]
+    return _view(columns, rows[True] or rows[False], rows[False] if rows[True] else [])
 
 
-def _view(columns: list[str], rows: list[list[str]]) -> dict:
+def _view(columns: list[str], rows: list[list[str]], more: list[list[str]] | None = None) -> dict:
     if not rows:
         return {}
-    return {"columns": columns, "rows": rows, "more": [], "absent": [], "explained": []}
+    return {"columns": columns, "rows": rows, "more": more or [], "absent": [], "explained": []}

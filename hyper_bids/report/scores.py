@@ -98,7 +98,7 @@ def score_view(table) -> dict:
     last = None
     for line in known.to_dict("records"):
         name = label(line["metric"], line["variant"])
-        held = rows[_stands_first(line["metric"], line["variant"])]
+        held = rows[stands_first(line["metric"], line["variant"])]
         if several and name != last:
             held.append([name])  # a heading for all methods' values
         held.append([text(line) for _, text in cells])
@@ -158,7 +158,7 @@ def _control_cells(known) -> list[tuple[str, Callable[[dict], str]]]:
     return cells
 
 
-def _stands_first(metric: str, variant: str) -> bool:
+def stands_first(metric: str, variant: str) -> bool:
     """Say whether a score stands in the table that is open, and not among the others below it."""
     first = specification()["metrics"].get(metric, {}).get("first", ["*"])
     return any(fnmatch(variant, pattern) for pattern in first)
