@@ -9,10 +9,12 @@ written for files of good will. So take such a file from whom you would take a p
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,64 @@ SAVED = "An exported model is what torch.jit.save or torch.export.save writes."
 # Parts of a .pt2 archive that are machine code or Python objects.
 _FOREIGN_PARTS = ("/data/aotinductor/", "/custom_obj_", "/opaque_obj_")
 _EXPORT_PARTS = ("/archive_format", "/serialized_exported_program.json")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of the JSON file beside an exported network, and where they are explained."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    where: str
+
+
+# Tests of a key's value, and what is accepted in words.
+Accepted = dict[str, tuple[Callable[[object], bool], str]]
+
+
+def read_declared(path: Path, keys: Keys, accepted: Callable[[dict], Accepted]) -> dict:
+    """Read and check the JSON file beside an exported network.
+
+    Parameters
+    ----------
+    path : path
+        The network's file; the other has its name with ``.json``.
+    keys : Keys
+    accepted : callable
+        Given all that the file says, the test of each key's value.
+
+    Raises
+    ------
+    InputError
+        With all keys that are missing, unknown, or have a value that is not accepted.
+    """
+    beside, where = path.with_suffix(".json"), keys.where
+    try:
+        told = json.loads(beside.read_text(encoding="utf-8"))
+    except OSError as error:
+        more = f"; {', '.join(keys.optional)}" if keys.optional else ""
+        raise InputError(
+            f"{beside}: cannot be read ({error.strerror}), but {path.name}, an exported network, "
+            f"needs it: {', '.join(keys.required)}{more}. {where}"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{beside}: not JSON ({error}). {where}") from None
+    if not isinstance(told, dict):
+        raise InputError(f"{beside}: a JSON object is wanted. {where}")
+    missing = [key for key in keys.required if key not in told]
+    unknown = [key for key in told if key not in keys.required + keys.optional]
+    if missing or unknown:
+        raise InputError(
+            f"{beside}: missing: {listing(missing)}. Unknown: {listing(unknown)}. {where}"
+        )
+    wrong = [
+        f"{key} = {json.dumps(told[key])[:60]} ({wanted} is wanted)"
+        for key, (accepts, wanted) in accepted(told).items()
+        if key in told and not accepts(told[key])
+    ]
+    if wrong:
+        raise InputError(f"{beside}: {'; '.join(wrong)}. {where}")
+    return told
 
 
 def is_exported(path: Path) -> bool:

@@ -369,7 +369,10 @@ def test_a_pickle_inside_an_export_is_not_run(given, files, tmp_path):
 def test_a_missing_declaration_is_told_with_what_it_holds(given):
     path = given()
     path.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match=r"model\.json: cannot be read.*model\.pt needs it: name"):
+    with pytest.raises(
+        InputError,
+        match=r"model\.json: cannot be read.*model\.pt, an exported network, needs it: name",
+    ):
         load_exported(path)
     for text, told in [("{", "not JSON"), ("[1]", "a JSON object is wanted")]:
         path.with_suffix(".json").write_text(text)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyper_bids.errors import InputError, listing
+from hyper_bids.errors import InputError
+from hyper_bids.programs import Accepted, Keys, read_declared
 
 RANGES = ((-1, 1), (0, 1), (0, 255))
 LAYOUTS = ("NCHW", "NHWC")
@@ -52,40 +53,17 @@ def read_declaration(path: Path) -> Declaration:
     InputError
         With all keys that are missing, unknown, or have a value that is not accepted.
     """
-    beside = path.with_suffix(".json")
-    try:
-        told = json.loads(beside.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{beside}: cannot be read ({error.strerror}), but {path.name} needs it: "
-            f"{', '.join(_REQUIRED)}. {_WHERE}"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{beside}: not JSON ({error}). {_WHERE}") from None
-    if not isinstance(told, dict):
-        raise InputError(f"{beside}: a JSON object is wanted. {_WHERE}")
-    missing = [key for key in _REQUIRED if key not in told]
-    unknown = [key for key in told if key not in _REQUIRED + _OPTIONAL]
-    if missing or unknown:
-        raise InputError(
-            f"{beside}: missing: {listing(missing)}. Unknown: {listing(unknown)}. {_WHERE}"
-        )
-    wrong = [
-        f"{key} = {json.dumps(told[key])[:60]} ({wanted} is wanted)"
-        for key, (accepts, wanted) in _accepted(told).items()
-        if key in told and not accepts(told[key])
-    ]
-    if wrong:
-        raise InputError(f"{beside}: {'; '.join(wrong)}. {_WHERE}")
+    told = read_declared(path, Keys(_REQUIRED, _OPTIONAL, _WHERE), _accepted)
     if "truncation" in told and told["latent_space"] != "z" and "latent_mean" not in told:
         raise InputError(
-            f"{beside}: truncation in {told['latent_space']} needs latent_mean, too. {_WHERE}"
+            f"{path.with_suffix('.json')}: truncation in {told['latent_space']} needs latent_mean, "
+            f"too. {_WHERE}"
         )
     lists = {k: tuple(v) for k, v in told.items() if isinstance(v, list)}
     return Declaration(**{"latent_shape": (told["n_latents"],), **told, **lists})
 
 
-def _accepted(told: dict) -> dict[str, tuple[Callable[[object], bool], str]]:
+def _accepted(told: dict) -> Accepted:
     """Return, for each key, the test of its value, and what is accepted in words."""
     n = told["n_latents"]
     text = (lambda v: isinstance(v, str) and v.strip() != "", "a text")

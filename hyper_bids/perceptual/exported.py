@@ -18,7 +18,6 @@ and, where it is wanted:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -29,15 +28,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hyper_bids import programs
-from hyper_bids.errors import InputError, counted, listing
+from hyper_bids.errors import InputError, counted
 from hyper_bids.perceptual.network import TorchNetwork, standardise
 
 if TYPE_CHECKING:
     import torch
 
-_REQUIRED = ("name", "side")
-_OPTIONAL = ("mean", "sd", "batch")
-_WHERE = "docs/image-models.md says what it holds."
+_KEYS = programs.Keys(
+    ("name", "side"), ("mean", "sd", "batch"), "docs/image-models.md says what it holds."
+)
 # Features of one image may differ so much, relative to the largest, from batch to batch.
 _SAME = 1e-3
 
@@ -100,31 +99,7 @@ def read_declaration(path: Path) -> Declaration:
     InputError
         With all keys that are missing, unknown, or have a value that is not accepted.
     """
-    beside = path.with_suffix(".json")
-    try:
-        told = json.loads(beside.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{beside}: cannot be read ({error.strerror}), but {path.name}, an exported network, "
-            f"needs it: {', '.join(_REQUIRED)}; {', '.join(_OPTIONAL)}. {_WHERE}"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{beside}: not JSON ({error}). {_WHERE}") from None
-    if not isinstance(told, dict):
-        raise InputError(f"{beside}: a JSON object is wanted. {_WHERE}")
-    missing = [key for key in _REQUIRED if key not in told]
-    unknown = [key for key in told if key not in _REQUIRED + _OPTIONAL]
-    if missing or unknown:
-        raise InputError(
-            f"{beside}: missing: {listing(missing)}. Unknown: {listing(unknown)}. {_WHERE}"
-        )
-    wrong = [
-        f"{key} = {json.dumps(told[key])[:60]} ({wanted} is wanted)"
-        for key, (accepts, wanted) in _ACCEPTED.items()
-        if key in told and not accepts(told[key])
-    ]
-    if wrong:
-        raise InputError(f"{beside}: {'; '.join(wrong)}. {_WHERE}")
+    told = programs.read_declared(path, _KEYS, lambda told: _ACCEPTED)
     return Declaration(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
 
 
@@ -143,7 +118,7 @@ def _are_three(value: object, low: float = -math.inf) -> bool:
     return numbers and len(value) == 3 and all(low < v < math.inf for v in value)
 
 
-_ACCEPTED: dict[str, tuple[Callable[[object], bool], str]] = {
+_ACCEPTED: programs.Accepted = {
     "name": (
         _is_name,
         "a short text of letters, digits, spaces, dots, - and +, without VGGFace, the paper's,",
