@@ -146,6 +146,11 @@ def add_scores(parser: Parser) -> None:
     group.add_argument(
         "--n-permutations", type=one_or_more, metavar="N", help="of each test (10000)"
     )
+    _add_group(group)
+
+
+def _add_group(group) -> None:
+    """Add the flags of the group level."""
     group.add_argument(
         "--allow-mixed",
         action="store_true",

@@ -50,8 +50,7 @@ def group_level(
             "Without scores, and so not in the group: %s", listing("sub-" + m for m in missing)
         )
     method = settings.group.align
-    paths = {label: found[label] for label in wanted}
-    sharing = None if method == "none" else find_sharing(paths, method)
+    sharing = None if method == "none" else find_sharing({w: found[w] for w in wanted}, method)
     if dry_run:
         for name in wanted:
             LOG.info("sub-%s: %s", name, found[name])

@@ -15,7 +15,7 @@ from hyper_bids.bids.outputs import Fragment
 from hyper_bids.config import from_dict
 from hyper_bids.errors import UsageError
 from hyper_bids.participant.controls import response_ceilings
-from hyper_bids.participant.fitting import MODELLED, places_of, solver_options
+from hyper_bids.participant.fitting import places_of, solver_options
 from hyper_bids.participant.refit import FILE, write_refit
 from hyper_bids.participant.shared_responses import write_shared_responses
 from hyper_bids.participant.targets import LATENTS
@@ -64,12 +64,10 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     latents = np.load(file).astype(np.float32)
     chosen, z = choose_voxels(responses, from_dict("voxels", job["voxels"]))
     data = standardised(responses, trials, chosen, job["voxels"]["standardise"])
-    train = (trials["split"] == "train").to_numpy()
-    test = (trials["split"] == "test").to_numpy()
+    train, test = ((trials["split"] == name).to_numpy() for name in ("train", "test"))
     settings = from_dict("decoder", job["decoder"])
     rng = generator_for(job["random_seed"], job["entities"]["subject"], "decoder")
-    places = places_of(responses, chosen) if settings.decoder in MODELLED else None
-    about = {"rank": z[chosen], "places": places}
+    about = {"rank": z[chosen], "places": places_of(responses, chosen)}
     options = solver_options(settings, trials, about, rng, job)
     decoder = decode.fit(settings.decoder, data[train], latents[train], rng, options)
     report = {**decoder.report, "n_voxels": len(chosen), "n_training_trials": int(train.sum())}
@@ -87,16 +85,14 @@ def fit_decoder(job: dict, folder: Path, responses: Path, targets: Path | None =
     fitted = (data[train], latents[train], means)
     write_refit(fragment.internal(FILE), fitted, true, trials[train], told | options)
     if job["writes_maps"]:
+        write_shared_responses(fragment, data, latents, trials)
         _write_maps(fragment.of_all_methods(), responses, chosen, z)
         # Of the responses, which all methods share.
         rng = generator_for(job["random_seed"], job["entities"]["subject"], "ceilings")
         report["ceilings"] = response_ceilings(data[test], single, rng)
     _write_decoder(fragment, decoder)
     _write_prediction(fragment, result["predicted"], index)
-    if job["writes_maps"]:
-        write_shared_responses(fragment, data, latents, trials)
-    for name, content in (("test_stimuli", index.to_dict("list")), ("decoder", report)):
-        fragment.internal(f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    fragment.internal("decoder.json").write_text(json.dumps(report), encoding="utf-8")
     LOG.info(
         "sub-%s: %s decoder of %d latents from %d voxels and %d training trials",
         job["entities"]["subject"], decoder.name, latents.shape[1], len(chosen), train.sum(),
@@ -248,3 +244,5 @@ def _write_prediction(fragment: Fragment, predicted: np.ndarray, index) -> None:
     ) as path:  # fmt: skip
         np.save(path, predicted)
     fragment.table("predicted_index", index, INDEX_COLUMNS)
+    text = json.dumps(index.to_dict("list"))
+    fragment.internal("test_stimuli.json").write_text(text, encoding="utf-8")

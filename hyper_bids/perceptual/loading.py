@@ -67,9 +67,8 @@ def load(
     ----------
     name_or_path : str or path
         A name in :data:`NETWORKS`, or a weight file, recognised by its content: VGGFace2 ResNet50
-        (keras_vggface's ``.h5``; a pickled dict of NumPy arrays; a state dict), VGG16 or AlexNet
-        of torchvision or EfficientNet-Lite0 (a state dict); or any network that PyTorch exported,
-        which is a program (:mod:`hyper_bids.perceptual.exported`).
+        (keras_vggface's ``.h5``; pickled NumPy arrays; a state dict), VGG16 or AlexNet of
+        torchvision, EfficientNet-Lite0, or a network that PyTorch exported, which is a program.
     device : str
         As for :func:`hyper_bids.device.resolve_device`; dlib computes on the CPU always.
     layer : str, optional
