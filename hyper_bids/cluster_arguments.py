@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hyper_bids import arguments
 from hyper_bids.clusters import values
+from hyper_bids.clusters.plugins import NAMES
 from hyper_bids.clusters.settings import Job, Places, Spread
 from hyper_bids.config import Settings, with_values
 from hyper_bids.converters import (
@@ -65,10 +66,13 @@ def slurm_command(argv: list[str]) -> None:
     given.folder = str(Path(given.folder).expanduser().absolute())
     scripts.check_folder(given.folder, settings)
     job = _job(given, settings, chosen)
+    index = settings.inputs.bids_database_dir
     places, settings = _places(given, settings)
     spread = Spread(given.max_array, given.throttle, given.group)
     verbosity = "-q" if call["quiet"] else f"-{'v' * int(call['verbose'])}".rstrip("-")
     scripts.write_folder(settings, chosen, job, spread, places, verbosity)
+    if index:  # a container can be shown only what is there
+        Path(index).mkdir(parents=True, exist_ok=True)
     LOG.info("%s, one a task; scripts in %s", counted(len(chosen), "participant"), places.folder)
     if given.submit:
         _submit(Path(places.folder))
@@ -200,6 +204,7 @@ def _add_places(parser: Parser) -> None:
     )
     group.add_argument(
         "--scratch",
+        type=values.place_on_node,
         metavar="DIR",
         help="temporary files on the node (SLURM_TMPDIR, else TMPDIR, else /tmp)",
     )
@@ -215,6 +220,11 @@ def _refuse(given: argparse.Namespace, settings: Settings, call: dict) -> None:
                 f"{name} of the app: each job is told its own. Give {flag} to hyper_bids slurm, "
                 f"before the --."
             )
+    if settings.resources.use_plugin in NAMES:
+        raise UsageError(
+            f"--use-plugin {settings.resources.use_plugin}: each task would submit jobs of its "
+            f"own. Leave it out."
+        )
     if settings.inputs.participant_label and given.participant_label:
         raise UsageError("--participant-label: given before and after the --; give it once.")
     if settings.resources.device.startswith("cuda") and not given.gpus:
@@ -222,6 +232,11 @@ def _refuse(given: argparse.Namespace, settings: Settings, call: dict) -> None:
             f"--device {settings.resources.device}: the jobs ask for no GPU. Add --gpus 1 before "
             f"the --."
         )
+    _refuse_together(given)
+
+
+def _refuse_together(given: argparse.Namespace) -> None:
+    """Refuse flags that do not go together, and options of sbatch that are none."""
     for option in given.sbatch:
         if not option.startswith("-"):
             raise UsageError(

@@ -93,8 +93,14 @@ def _warn_of_container(output_dir: Path) -> None:
 def _check_space(settings: Settings, plans: list[Plan]) -> None:
     work, out = resources.work_path(settings), Path(settings.output_dir)
     # What an earlier run left there is not written again, or in its place.
-    started = [work / "participants" / f"sub_{p.participant}_responses" for p in plans]
-    sizes = [disk_mb(p) for p, folder in zip(plans, started, strict=True) if not folder.is_dir()]
+    started = [
+        work / "participants" / f"sub_{p.participant.replace('+', 'plus')}_responses" for p in plans
+    ]
+    sizes = [
+        disk_mb(p)
+        for p, folder in zip(plans, started, strict=True)
+        if not resources.is_folder(folder)
+    ]
     largest = max((run for _, _, run in sizes), default=0)
     in_work, in_out = sum(kept for kept, _, _ in sizes) + largest, sum(out for _, out, _ in sizes)
     LOG.info("At least %d MB go into the work folder, %d MB into %s", in_work, in_out, out)
@@ -113,23 +119,23 @@ def disk_mb(plan: Plan) -> tuple[int, int, int]:
     Returns
     -------
     kept : int
-        In the work folder: responses as an array and as an image, and realigned BOLD.
+        In the work folder: responses as an array and, of BOLD, as an image; realigned BOLD.
     published : int
-        In the output folder: responses as an image.
+        In the output folder: responses that were estimated, as an image.
     passing : int
         In the work folder, while responses are estimated: the signal of all runs.
     """
-    if plan.imported:
-        responses, signal = 4 * plan.imported.n_trials * plan.imported.n_voxels, 0
+    if plan.imported:  # a copy for later steps, and nothing of the size is published
+        kept, published, signal = 4 * plan.imported.n_trials * plan.imported.n_voxels, 0, 0
     else:
         run = plan.largest_run
         n_voxels = run.shape[0] * run.shape[1] * run.shape[2]
         brain = int(volumes.read_mask(run.mask).sum()) if run.mask else n_voxels // _FIELD_TO_BRAIN
-        responses = 4 * len(plan.trials.trials) * brain
         signal = 4 * brain * sum(r.n_volumes for r in plan.runs)
-    # Single precision hardly compresses.
-    kept = 2 * responses + (signal if plan.realign else 0)
-    return (kept >> 20) + _FIGURES_MB, (responses >> 20) + _FIGURES_MB, signal >> 20
+        # Single precision hardly compresses.
+        published = 4 * len(plan.trials.trials) * brain
+        kept = 2 * published + (signal if plan.realign else 0)
+    return (kept >> 20) + _FIGURES_MB, (published >> 20) + _FIGURES_MB, signal >> 20
 
 
 def _check_fetched(settings: Settings, absent: list[Path]) -> None:

@@ -92,8 +92,11 @@ def is_exported(path: Path) -> bool:
     """Say whether a file is an archive with a network in it, whether or not it can be used."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = ["/" + name for name in archive.namelist()]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = ["/" + name for name in archive.namelist()]
+    except zipfile.BadZipFile:
+        return False  # what reads checkpoints says that it is damaged
     signs = ("/code/", *_EXPORT_PARTS, *_FOREIGN_PARTS)
     return any(sign in name for name in names for sign in signs)
 

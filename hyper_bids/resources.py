@@ -99,8 +99,9 @@ def check_processes(settings: Settings, n_jobs: int) -> None:
     """
     held = settings.resources
     allowed = _pids_left()
-    side_by_side = held.nprocs // held.omp_nthreads
-    if held.use_plugin == "linear" or (held.use_plugin == "auto" and n_jobs < 2):
+    # A participant's methods can run side by side, too. Batch systems start nothing here.
+    side_by_side = min(held.nprocs // held.omp_nthreads, n_jobs * len(settings.methods))
+    if held.use_plugin not in ("auto", "multiproc") or (held.use_plugin == "auto" and n_jobs < 2):
         side_by_side = 1
     each = _WORKER_PIDS + held.omp_nthreads
     needed = _MAIN_PIDS + each * side_by_side
@@ -167,7 +168,8 @@ def check_space(needed: dict[Path, tuple[int, int]]) -> None:
         free = shutil.disk_usage(place).free // 2**20
         room = os.statvfs(place)
         where = " and ".join(folders)
-        if megabytes > free:
+        # Some file systems in user space state no numbers at all.
+        if room.f_blocks and megabytes > free:
             raise OutputError(
                 f"{where}: at least {megabytes:,} MB are needed, and {free:,} MB are free there. "
                 f"Free some, choose other places (output_dir, --work-dir), or run fewer "
@@ -184,7 +186,15 @@ def check_space(needed: dict[Path, tuple[int, int]]) -> None:
 def nearest(path: Path) -> Path:
     """Return the folder itself, or the nearest one above it that is there."""
     path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return next(folder for folder in (path, *path.parents) if is_folder(folder))
+
+
+def is_folder(path: Path) -> bool:
+    """Say whether a folder is there and can be seen: one above it may not be readable."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def available_memory_gb(limit_mb: int | None) -> float:

@@ -26,7 +26,7 @@ def annexed(root, path, state, git=".git"):
     suffix = "".join(path.suffixes[-2:])
     key = f"SHA256E-s{len(content)}--{hashlib.sha256(content).hexdigest()}{suffix}"
     target = root / git / "annex" / "objects" / "G7" / "8j" / key / key
-    (root / git).mkdir(exist_ok=True)
+    (root / git / "annex").mkdir(parents=True, exist_ok=True)
     path.unlink()
     if state == "pointer":
         path.write_text(f"/annex/objects/{key}\n")
@@ -223,6 +223,7 @@ def test_a_description_that_was_not_fetched(tree, told):
 def test_a_copy_without_its_repository_is_told_how_to_copy(tree, told):
     path = bold_of(tree, "01")[0]
     annexed(tree, path, "absent", git="gone")
+    (tree / "gone" / "annex").rmdir()
     (tree / "gone").rmdir()
     last = told(tree)
     assert "no .git" in last
@@ -279,7 +280,7 @@ def test_nothing_and_folders_are_no_absent_content(tmp_path):
 
 def test_the_command_is_short_for_many_participants_and_runs(tmp_path):
     root = bids_tree.make_dataset(tmp_path / "ds", ("01", "02", "03", "04"), sessions=("a", "b"))
-    (root / ".git").mkdir()
+    (root / ".git" / "annex").mkdir(parents=True)
     paths = sorted(root.glob("sub-*/ses-*/func/*_bold.nii.gz"))
     all_of_them = fetched.told(paths, [root])
     assert "datalad get sub-*/ses-*/func/*_ses-*_task-faces_run-*_bold.nii.gz" in all_of_them

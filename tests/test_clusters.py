@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
@@ -23,7 +22,7 @@ import yaml
 from hyper_bids import arguments, cli
 from hyper_bids.cluster_arguments import _parser
 from hyper_bids.clusters.estimate import estimate, seconds
-from hyper_bids.clusters.paths import container_view
+from hyper_bids.clusters.paths import container_view, with_absolute_paths
 from hyper_bids.clusters.plugins import NAMES, plugin_arguments
 from hyper_bids.config import Settings, with_values
 from hyper_bids.errors import UsageError
@@ -371,10 +370,10 @@ def test_arrays_are_as_long_as_the_cluster_or_the_flag_allows(six, place):
     folder = write(six, place, "--sbatch=--qos=long")
     script(folder, place, "submit.sh")
     assert submitted(place) == [
-        ["--array=0-4", "--qos=long", "labels.txt 0"],
-        ["--array=0-4", "--qos=long", "labels.txt 5"],
-        ["--array=0-1", "--qos=long", "labels.txt 10"],
-        ["--dependency=afterok:101:102:103", "--kill-on-invalid-dep=no", "--qos=long", "group.sh"],
+        ["--qos=long", "--array=0-4", "labels.txt 0"],
+        ["--qos=long", "--array=0-4", "labels.txt 5"],
+        ["--qos=long", "--array=0-1", "labels.txt 10"],
+        ["--qos=long", "--dependency=afterok:101:102:103", "--kill-on-invalid-dep=no", "group.sh"],
     ]
     assert "use resubmit" in script(folder, place, "submit.sh", status=73).lower()
     assert submitted(place) == []
@@ -437,8 +436,16 @@ def test_nothing_is_submitted_when_all_is_finished(six, place):
     script(folder, place, "resubmit.sh")
     assert submitted(place)[0][-1] == "group.sh", "the group level has not run"
     with (folder / "exit_codes.tsv").open("a") as table:
-        table.write("t\t102\tn/a\tgroup\t0\tn1\t1\n")
+        # Of a former group job: the newest one left no line.
+        table.write("t\t99\tn/a\tgroup\t0\tn1\t1\n")
     script(folder, place, "resubmit.sh")
+    assert submitted(place)[0][-1] == "group.sh", "the newest group job ended without a word"
+    with (folder / "exit_codes.tsv").open("a") as table:
+        table.write("t\t101\tn/a\tgroup\t0\tn1\t1\n")
+    script(folder, place, "resubmit.sh")
+    assert submitted(place) == []
+    for name in ("resubmit.sh", "submit.sh"):
+        script(folder, place, name, "--help", status=64)
     assert submitted(place) == []
 
 
@@ -457,6 +464,18 @@ def test_participants_that_sbatch_did_not_take_are_submitted_later(six, place):
     assert "Nothing was submitted" in script(refused, place, "submit.sh", status=1)
     cluster(place)
     script(refused, place, "submit.sh")
+
+
+def test_a_path_that_leaves_a_folder_does_not_lie_in_it(tmp_path, monkeypatch):
+    for name in ("raw", "prep"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "raw")
+    given = Settings(bids_dir=".", output_dir="../out")
+    given = with_values(given, {"derivatives": ("../prep",)})
+    seen, binds = container_view(with_absolute_paths(given), "/f")
+    assert seen.inputs.derivatives == ("/hyper_bids/inputs/2",)
+    assert f"{tmp_path / 'prep'}:/hyper_bids/inputs/2:ro" in binds
+    assert f"{tmp_path / 'out'}:/hyper_bids/out" in binds
 
 
 def test_paths_inside_are_those_of_the_nearest_folder():
@@ -584,6 +603,8 @@ def test_what_is_not_said_is_estimated_and_the_log_says_from_what(six, place, sa
         (("--throttle", "0"), 64, "'0' is not a whole number"),
         (("--image", "no.sif"), 64, "--image no.sif: no such file"),
         (("--sbatch", "qos"), 64, "--sbatch 'qos': an option is wanted"),
+        (("--scratch", "$NODE_TMP"), 64, "'$NODE_TMP' is no absolute path"),
+        (("--", "--use-plugin", "SLURM"), 64, "each task would submit jobs of its own"),
         (("--setup", "a\nb"), 64, "holds a line break"),
         (("--bind", "/data"), 64, "only a container needs it"),
         (("--node-local", "--keep-work"), 64, "there is nothing to keep"),
@@ -685,4 +706,3 @@ def test_python_of_the_documentation_is_python():
     assert blocks
     for block in blocks:
         compile(block, "clusters.md", "exec")
-    assert sys.executable

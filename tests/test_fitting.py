@@ -66,6 +66,14 @@ def test_folds_that_leave_too_few_trials_are_refused_before_any_work():
     fitting.check_fit(DecoderSettings("bayes", cv="6"), uneven)
 
 
+def test_stimuli_are_left_out_together_only_where_enough_trials_stay(rng):
+    run = np.zeros(6)
+    folds = fitting.cv_folds("auto", run, rng, np.array(list("aabbcc")))
+    assert (np.bincount(folds) == 2).all()
+    for few in ("aaaaab", "aaaaaa", "abcdef"):
+        assert fitting.cv_folds("auto", run, rng, np.array(list(few))) is None
+
+
 def test_places_are_millimetres_of_the_chosen_voxels_in_the_masks_order(tmp_path, rng):
     fragment = Fragment(tmp_path, {"subject": "01"}, {})
     mask = rng.random((4, 3, 5)) > 0.4
@@ -87,6 +95,11 @@ def test_the_estimate_of_memory_grows_by_what_the_solver_holds():
         for name in ("ridge", "bayes")
     )
     assert model - plain == pytest.approx((40 * 1050 * 4096 + 24 * 4096 * 512) / 2**20, abs=1)
+    many, modelled = (
+        fitting.memory_mb(with_values(Settings(), {"decoder": name}), 20_000, 100, 5)
+        for name in ("averaged", "best")
+    )
+    assert modelled - many == pytest.approx((40 * 20_000 * 100 + 24 * 20_000**2) / 2**20, rel=0.01)
     few = fitting.memory_mb(with_values(Settings(), {"n_voxels": 9}), 1050, 10**6, 512)
     assert few < plain / 10
 

@@ -298,7 +298,7 @@ def test_destroyed_data_of_a_participant_change_no_bit_of_what_decodes_it(out, r
 
 
 @both
-def test_latents_of_a_participant_do_not_decode_it(out, rng, method):
+def test_latents_that_differ_between_participants_are_refused(out, rng, method):
     """They are read from the first one; all must be equal, or nothing is done."""
     data, latents = planted(rng, n_voxels=60)
     leave_group(out, rng, data, latents)

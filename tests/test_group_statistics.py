@@ -217,6 +217,8 @@ def test_the_interval_of_a_distance_is_that_of_its_correlation_turned(out, rng):
     run(out)
     one, other = stat(out, correlation), stat(out, distance)
     assert other["mean"] == pytest.approx(1 - one["mean"])
+    for name in ("p", "p_max", "n_significant"):
+        assert other[name] == one[name]
     assert other["interval_over"] == "stimuli"
     # The draws are their own.
     assert other["ci_low"] == pytest.approx(1 - one["ci_high"], abs=0.02)

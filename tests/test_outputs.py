@@ -198,6 +198,19 @@ def test_tables_of_runs_share_a_sidecar_whose_name_has_what_they_share(tmp_path)
     assert about["SHA256"] == {name.rsplit("/", 1)[1]: digests[name] for name in tables}
 
 
+def test_a_sidecar_of_runs_of_several_tasks_is_named_without_a_task(tmp_path):
+    fragment = outputs.Fragment(tmp_path, {"subject": "01", "task": "a+b"}, PROVENANCE)
+    frame = pd.DataFrame({"dvars": [1.0, 2.0]})
+    parts = [({"task": task, "run": "1"}, frame) for task in ("a", "b")]
+    fragment.tables("motion_confounds", parts, {"dvars": "Change"})
+    found = sorted(path.name for path in tmp_path.rglob("*_timeseries.*"))
+    assert found == [
+        "sub-01_run-1_desc-confounds_timeseries.json",
+        "sub-01_task-a_run-1_desc-confounds_timeseries.tsv",
+        "sub-01_task-b_run-1_desc-confounds_timeseries.tsv",
+    ]
+
+
 def test_table_cells_follow_bids():
     frame = pd.DataFrame(
         {

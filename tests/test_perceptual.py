@@ -791,6 +791,16 @@ def test_truncated_files_are_refused(small, tmp_path, part):
             perceptual.load(path)
 
 
+def test_an_archive_with_a_damaged_directory_is_refused(small, tmp_path):
+    path = tmp_path / "zip.pth"
+    torch.save(randomise(ResNet50(4, 7, keras=True)).state_dict(), path)
+    content = path.read_bytes()
+    assert b"PK\x01\x02" in content
+    path.write_bytes(content.replace(b"PK\x01\x02", bytes(4), 1))
+    with pytest.raises(InputError, match="damaged zip archive"):
+        perceptual.load(path)
+
+
 def test_without_h5py_a_keras_file_says_what_to_install(small, tmp_path, monkeypatch):
     (tmp_path / "vgg.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "h5py", None)

@@ -18,7 +18,7 @@ import pytest
 from hyper_bids.simulate.dataset import simulate
 
 CLUSTER = Path(__file__).with_name("slurm_cluster.sh")
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "flock", "runuser", "setsid")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "flock", "runuser", "setsid", "ps", "pgrep")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 LACKING = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(
         bool(LACKING),
         reason=f"{', '.join(LACKING)}: not installed (Debian: slurmctld slurmd slurm-client "
-        f"slurm-wlm-basic-plugins munge)",
+        f"slurm-wlm-basic-plugins munge procps)",
     ),
     pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons need root"),
 ]

@@ -223,7 +223,15 @@ def _listed(name: str, root: Path, participant: str) -> list[BidsFile]:
 
 
 def _repository(path: Path) -> Path | None:
-    return next((p for p in Path(path).absolute().parents if (p / ".git").exists()), None)
+    # Of git, but not of git-annex, is many a folder. A subdataset's .git is a file.
+    return next(
+        (p for p in Path(path).absolute().parents if _is_annex(p / ".git")),
+        None,
+    )
+
+
+def _is_annex(git: Path) -> bool:
+    return git.is_file() or (git / "annex").is_dir()
 
 
 def _is_empty_subdataset(folder: Path) -> bool:

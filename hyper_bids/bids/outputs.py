@@ -156,8 +156,13 @@ class Fragment:
             Description of each column; the same for all.
         """
         text = layout()["files"][key]["description"]
-        shared = set(parts[0][0].items()).intersection(*(entities.items() for entities, _ in parts))
-        sidecar = output_path(key, {**self._entities, **dict(shared)})
+        shared = dict(
+            set(parts[0][0].items()).intersection(*(entities.items() for entities, _ in parts))
+        )
+        # What runs differ in has no place in the name, such as tasks that this part has joined.
+        varies = {name for entities, _ in parts for name in entities} - set(shared)
+        own = {name: value for name, value in self._entities.items() if name not in varies}
+        sidecar = output_path(key, {**own, **shared})
         for entities, frame in parts:
             path = self._ready(output_path(key, {**self._entities, **entities}))
             path.write_text(tsv_text(frame), encoding="utf-8", newline="\n")

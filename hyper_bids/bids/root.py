@@ -54,11 +54,13 @@ on the training trials, and predicted latents from the test trials, none of whic
 | `sub-*/func/*_desc-decoder_mask.nii.gz` | voxels that the decoder uses |
 | `sub-*/func/*_decoder.npz` | the decoder's weights (`numpy.load`) |
 | `sub-*/func/*_desc-predicted_latents.npy`, `.tsv` | predicted latents, one row a test stimulus |
-| `sub-*/func/*_desc-recon_images.npy`, `.tsv` | reconstructions, uint8 RGB |
+| `sub-*/func/*_desc-stimuli_responses.npy`, `*_latents.npy` | mean responses, for `group --align` |
+| `sub-*/func/*_desc-recon_images.npy` | reconstructions, RGB; rows as of the latents |
 | `sub-*/func/*_metrics.*` | scores, their controls and null distributions |
-| `sub-*/figures` | figures of the pages |
+| `sub-*/figures` | with `--write-images`: figures of the pages and single images |
 | `group_metrics.tsv`, `group_stats.tsv` | all participants' scores, and their means and tests |
 | `group_comparisons.tsv` | methods against each other, if there are several |
+| `group_alignment.*`, `group_alignment_latents.*` | participants decoded together, with `--align` |
 | `logs` | settings of each run, crash reports, how to cite |
 
 Each file has a JSON sidecar with its sources, settings, seed and checksum.
@@ -243,7 +245,8 @@ def _owner(folder: Path) -> str:
     owner, own = folder.stat().st_uid, os.geteuid()
     if owner == own:
         return ""
-    advice = f": docker -u {owner}" if kind() in ("docker", "podman") else ""
+    mounted = folder != Path(folder.anchor)
+    advice = f": docker -u {owner}" if mounted and kind() in ("docker", "podman") else ""
     return f"; it belongs to user {owner}, and this runs as user {own}{advice}"
 
 

@@ -114,22 +114,26 @@ def _bind(text: str) -> str:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    place = Path(path).expanduser().absolute()
+    # With "..", a path seems to lie in a folder that it leaves.
+    return str(place.resolve() if ".." in place.parts else place)
 
 
 def _with_paths(settings: Settings, change: Callable[[str], str]) -> Settings:
     """Return ``settings`` with every path changed; names of models and networks stay."""
 
     def if_path(text: str) -> str:
-        return change(text) if text.startswith("/") or Path(text).exists() else text
+        return change(text) if text.startswith("/") or Path(text).is_file() else text
 
     def named(text: str) -> str:
         name, mark, path = text.partition("=")
         return f"{name}={if_path(path)}" if mark else text
 
     def derivative(text: str) -> str:
-        alone = "=" not in text or text.startswith("/") or Path(text).is_dir()
-        return change(text) if alone else named(text)
+        if "=" not in text or text.startswith("/") or Path(text).is_dir():
+            return change(text)
+        name, _, path = text.partition("=")
+        return f"{name}={change(path)}"
 
     values: dict[str, object] = {
         "bids_dir": change(settings.bids_dir),

@@ -23,6 +23,15 @@ def time(text: str) -> str:
     return text
 
 
+def place_on_node(text: str) -> str:
+    """Convert a folder on the nodes, which need not be here."""
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no absolute path; SLURM_TMPDIR and TMPDIR are taken by themselves"
+        )
+    return text
+
+
 def gpus(text: str) -> str:
     """Convert a number of GPUs, with or without their type."""
     if not re.fullmatch(r"([\w.-]+:)?[1-9]\d*", text):

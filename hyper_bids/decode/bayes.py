@@ -76,17 +76,18 @@ def fit_bayes(
     y_mean, y_sd = latents.mean(axis=0, dtype=np.float64), latents.std(axis=0, dtype=np.float64)
     used, varies = np.ptp(betas, axis=0) > 0, np.ptp(latents, axis=0) > 0
     report = {"n_trials": len(betas)}
-    maps = [np.zeros((betas.shape[1], latents.shape[1]), np.float32) for _ in (1, n_repeats)]
+    repeats = (1,) if n_repeats == 1 else (1, n_repeats)
+    maps = [np.zeros((betas.shape[1], latents.shape[1]), np.float32) for _ in repeats]
     if used.any() and varies.any():
         T = (latents[:, varies] - y_mean[varies]) / y_sd[varies]
         X = (betas[:, used] - x_mean[used]).astype(np.float32)
         where = None if places is None else np.asarray(places, np.float64)[used]
-        found, more = invert(X, T, (1, n_repeats), where)
+        found, more = invert(X, T, repeats, where)
         report |= more
         for whole, part in zip(maps, found, strict=True):
             whole[np.ix_(used, varies)] = part * y_sd[varies]
-    single, averaged = ((w, (y_mean - x_mean @ w).astype(np.float32)) for w in maps)
-    other = Averaged(float(n_repeats), *averaged) if n_repeats > 1 else None
+    single, *averaged = ((w, (y_mean - x_mean @ w).astype(np.float32)) for w in maps)
+    other = Averaged(float(n_repeats), *averaged[0]) if averaged else None
     return Decoder("bayes", *single, report, other)
 
 

@@ -124,16 +124,23 @@ def left_out(
     u, s = spectrum.u, spectrum.s
     Y = latents - latents.mean(axis=0, dtype=np.float64)
     alpha = np.broadcast_to(alpha, Y.shape[1])
-    beside = 0 if spectrum.complete else np.eye(n) - 1 / n - u @ u.T
+    # No matrix of trials by trials: there may be far more of them than voxels.
+    inner = u.T @ Y
+    rest = 0 if spectrum.complete else Y - u @ inner
     guess = np.array(latents, np.float64)
     for value in np.unique(alpha):
-        own = alpha == value
-        missed = (u * (value / (s + value))) @ u.T + beside
-        residual = missed @ Y[:, own]
+        own = np.flatnonzero(alpha == value)
+        shrunk = value / (s + value)
+        residual = (u * shrunk) @ inner[:, own]
+        if not spectrum.complete:
+            residual += rest[:, own]
         for fold in range(int(folds.max()) + 1):
             inside = np.flatnonzero(folds == fold)
-            error = np.linalg.solve(missed[np.ix_(inside, inside)], residual[inside])
-            guess[np.ix_(inside, np.flatnonzero(own))] -= error
+            part = u[inside]
+            missed = (part * shrunk) @ part.T
+            if not spectrum.complete:
+                missed += np.eye(len(inside)) - 1 / n - part @ part.T
+            guess[np.ix_(inside, own)] -= np.linalg.solve(missed, residual[inside])
     return guess
 
 

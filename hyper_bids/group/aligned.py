@@ -1,7 +1,7 @@
 """Participants decoded together: their mean responses, and each by the others.
 
-What is fitted is given rows of training stimuli. Test responses are read when all that is fitted is
-there, test latents when all is predicted.
+What is fitted is given rows of training stimuli. Test responses of a participant are read
+when all that is applied to them is fitted, test latents when all is predicted.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ COLUMNS = {
     "participant": "average: the participants' mean responses in the common space. A label: that "
     "participant, by template and decoder of the others. mean: the mean over these participants",
     "control": "n/a: the score itself. own_decoder: the participant's own decoder, on all of its "
-    "training trials. own_average: the mean of what own decoders predict. training_mean, "
-    "mismatched, chance: as in the participants' tables",
+    "training trials. own_average: the mean of what own decoders predict. training_mean: "
+    "the mean latent of the shared training stimuli. mismatched, chance: as in the participants' "
+    "tables",
     "p": "Permutation p, (b + 1) / (n + 1): test stimuli shuffled; not corrected for the number of "
     "scores",
 }

@@ -114,7 +114,8 @@ def group_metrics(members: Sequence[Member]):
             keys = list(zip(*(table[name] for name in KEY), strict=True))
             own = table["control"] == "n/a"
             table["p_max"] = [
-                known.get(key, np.nan) if it else np.nan for key, it in zip(keys, own, strict=True)
+                known.get(_tested_key(key), np.nan) if it else np.nan
+                for key, it in zip(keys, own, strict=True)
             ]
         # Tables of earlier versions may lack what is told of intervals.
         tables.append(table.reindex(columns=list(METRIC_COLUMNS)))
@@ -155,8 +156,8 @@ def group_stats(members: Sequence[Member], seed: int):
             found = found or _over_participants(known)
             row |= {"se": found.se, "ci_low": found.low, "ci_high": found.high}
             row["interval_over"] = found.over
-        if control == "n/a" and key in tested:
-            row |= tested[key] | _prevalence(known["p"].to_numpy(float))
+        if control == "n/a" and _tested_key(key) in tested:
+            row |= tested[_tested_key(key)] | _prevalence(known["p"].to_numpy(float))
         elif control == "random_prior":
             row |= _papers_test(known["p"].to_numpy(float))
         rows.append(row)
@@ -202,11 +203,15 @@ def _prevalence(p: np.ndarray) -> dict[str, float]:
     }
 
 
+def _tested_key(key: Key) -> Key:
+    """Return the score whose test is that of a score: of a distance, the correlation's."""
+    return (key[0], "feature_correlation", key[2]) if key[1] == DISTANCE else key
+
+
 def _over_stimuli(members: Sequence[Member], key: Key, seed: int) -> Interval | None:
     """Return the interval over stimuli; None if a participant's stimuli have no such score."""
     turned = key[1] == DISTANCE
-    source = (key[0], "feature_correlation", key[2]) if turned else key
-    lines = [m.of_stimuli(source) for m in members]
+    lines = [m.of_stimuli(_tested_key(key)) for m in members]
     if any(line is None for line in lines):
         return None
     values = lined_up(lines)

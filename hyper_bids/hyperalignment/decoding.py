@@ -1,7 +1,7 @@
 """Decoding in the common space: of participants' mean responses, and of a participant by others.
 
 Decoders come as a callable that is given training responses and returns a function of responses.
-All of them are fitted before the first test response is asked for.
+A participant's test responses are asked for when what is applied to them is fitted.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def averaged_prediction(
     decode = fit(train.astype(np.float32), latents, np.arange(len(latents)))
     test = None
     for i in everyone:
-        own = transform(load_test(i), fit_map(load_train(i), template))
+        own_map = fit_map(load_train(i), template)
+        own = transform(load_test(i), own_map)
         if test is None:
             test = np.zeros(own.shape)
         if own.shape != test.shape:

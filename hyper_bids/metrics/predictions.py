@@ -116,7 +116,10 @@ def counts_hits(metric: str, variant: str, n_stimuli: int) -> bool:
 
 def similarity(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the similarity that identification goes by; equal for all where nothing varies."""
-    values = correlation_similarity(predicted, targets)
-    if len(predicted) > 1 and np.ptp(predicted, axis=0).max() == 0:
-        return np.zeros_like(values)
-    return values
+    return told_apart(predicted, correlation_similarity(predicted, targets))
+
+
+def told_apart(predicted: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return similarities of predictions; equal for all where nothing varies."""
+    constant = len(predicted) > 1 and np.ptp(predicted, axis=0).max() == 0
+    return np.zeros_like(values) if constant else values

@@ -15,7 +15,8 @@ import numpy as np
 from hyper_bids import metrics, perceptual
 from hyper_bids.config import ScoreSettings
 from hyper_bids.errors import UsageError, listing
-from hyper_bids.participant.pairs import Pairs, identified, similarity
+from hyper_bids.metrics.predictions import told_apart
+from hyper_bids.participant.pairs import Pairs, identified
 from hyper_bids.perceptual import MINDEYE_IDENTIFIES, MINDEYE_MEASURES, FeatureNetwork
 from hyper_bids.perceptual.vgg16 import LAYERS
 
@@ -192,11 +193,12 @@ def feature_pairs(
                 np.repeat(row, len(target), axis=0),
             )
         row = metrics.correlation_similarity(mean, target)
+        alike = metrics.correlation_similarity(found, target)
         pairs["feature_correlation", short] = (
-            metrics.correlation_similarity(found, target),
+            alike,
             np.repeat(row, len(target), axis=0),
         )
-        alike = similarity(found, target)
+        alike = told_apart(found, alike)
         pairs |= identified(f"features, {short}", alike, np.zeros_like(alike))
     return pairs
 

@@ -164,7 +164,9 @@ def cv_folds(
 
 def _folds_of_stimuli(shown: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     names, index = np.unique(shown.astype(str), return_inverse=True)
-    if len(names) in (1, len(index)):  # one stimulus, or none that is repeated
+    others = len(index) - int(np.bincount(index).max())
+    # None is repeated, or without one of them too few trials are left.
+    if len(names) == len(index) or others < 2:
         return None
     return rng.permutation(len(names))[index] % min(STIMULUS_GROUPS, len(names))
 
@@ -180,12 +182,16 @@ def memory_mb(settings: Settings, n_trials: int, n_voxels: int, n_latents: int) 
     n_voxels : int
         Voxels that there are; of a mask of the user's, all its voxels may be among them.
     """
-    mask = settings.voxels.decoder_mask
-    most = settings.voxels.n_voxels if mask is None else int((volumes.read_labels(mask) > 0).sum())
+    most, mask = settings.voxels.n_voxels, settings.voxels.decoder_mask
+    if mask is not None:
+        labels, wanted = volumes.read_labels(mask), settings.voxels.mask_labels
+        most = int((np.isin(labels, wanted) if wanted else labels > 0).sum())
     n_voxels = min(most, n_voxels)
     smaller = min(n_trials, n_voxels)
     taken = 4 * _COPIES * n_trials * n_voxels + 24 * smaller**2 + 20 * n_trials * smaller
     taken += 8 * n_voxels * n_latents
     if settings.decoder.decoder in MODELLED:
         taken += 40 * n_trials * n_voxels + 24 * n_voxels * n_latents
+        # The model decomposes matrices of trials by trials.
+        taken += 24 * (n_trials**2 - smaller**2)
     return int(taken / 2**20)

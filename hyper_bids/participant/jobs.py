@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyper_bids import __version__
+from hyper_bids import __version__, programs
 from hyper_bids.bids import events
 from hyper_bids.bids.outputs import atomic
 from hyper_bids.config import Settings, to_dict
@@ -239,7 +239,12 @@ def _imported_files(plan: Plan) -> list[str]:
 
 
 def _weights(model: str | None) -> list[str]:
-    return [model] if model and Path(model).is_file() else []
+    if not model or not Path(model).is_file():
+        return []
+    # What stands beside an exported network says how it is to be used.
+    beside = Path(model).with_suffix(".json")
+    more = [str(beside)] if beside.is_file() and programs.is_exported(Path(model)) else []
+    return [model, *more]
 
 
 def _pictures(plan: Plan, trials) -> list[str]:

@@ -150,8 +150,11 @@ def _read_torch(path: Path, is_zip: bool) -> dict[str, np.ndarray]:
     import torch
 
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            raise InputError(f"{path}: a damaged zip archive. Copy or download it again.") from None
         if not any(name.endswith("data.pkl") for name in names):
             raise InputError(f"{path}: a zip archive, but not of PyTorch. {EXPECTED}")
     elif is_zip:
