@@ -29,7 +29,7 @@ COMMANDS = {
     "fit-eigenface": ("hyper_bids.training_arguments", "fit_eigenface_command"),
     "import-hyper": ("hyper_bids.import_arguments", "import_hyper_command"),
     "import-responses": ("hyper_bids.import_arguments", "import_responses_command"),
-    "slurm": ("hyper_bids.cluster_arguments", "slurm_command"),
+    "slurm": ("hyper_bids.cluster_command", "slurm_command"),
 }
 
 

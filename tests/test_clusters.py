@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -20,13 +21,17 @@ import pytest
 import yaml
 
 from hyper_bids import arguments, cli
-from hyper_bids.cluster_arguments import _parser
+from hyper_bids.cluster_arguments import build_parser
 from hyper_bids.clusters.estimate import estimate, seconds
 from hyper_bids.clusters.paths import container_view, with_absolute_paths
 from hyper_bids.clusters.plugins import NAMES, plugin_arguments
 from hyper_bids.config import Settings, with_values
 from hyper_bids.errors import UsageError
 from hyper_bids.simulate.dataset import simulate
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the scripts are for nodes with Linux: flock, and bash 4"
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -191,7 +196,7 @@ def test_the_app_is_given_the_settings_with_absolute_paths(six, place, monkeypat
 def test_a_task_runs_one_participant_whatever_the_names_hold(six, place):
     folder = write(six, place, *own(place), "--cpus", "3", "--", "-vv")
     assert task(folder, place, offset=2) == 0
-    work = f"{folder}/work/sub-04"
+    work = str(Path(folder) / "work" / "sub-04")
     assert words(place) == [
         str(six), f"{place}/out", "participant", "--config-file", f"{folder}/hyper_bids.toml",
         "--participant-label", "sub-04", "--work-dir", work, "--nprocs", "3", "--mem-mb", "1843",
@@ -521,9 +526,14 @@ def test_the_group_level_waits_or_reports(six, place, when):
     assert rows(folder)[-1][2:4] == ["group", "1" if when == "afterok" else "0"]
     assert task(folder, place, SLURM_ARRAY_TASK_ID=1) == 0
     script(folder, place, "group.sh")
-    assert words(place)[-5:] == [
-        str(six), f"{place}/out", "group", "--config-file", f"{folder}/hyper_bids.toml"
+    *said, work = words(place)
+    assert said[-6:] == [
+        str(six), f"{place}/out", "group", "--config-file", f"{folder}/hyper_bids.toml",
+        "--work-dir",
     ]  # fmt: skip
+    # Of the task alone, and gone with it.
+    assert work.endswith("/work")
+    assert not Path(work).parent.exists()
 
 
 def test_submit_submits_and_says_why_it_cannot(six, place, said, monkeypatch):
@@ -675,7 +685,7 @@ def test_the_flags_in_the_documentation_are_those_of_the_command():
     table = text.partition("## Flags")[2].partition("\n## ")[0]
     cells = " ".join(re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE))
     told = set(re.findall(r"`(--[a-z-]+)", cells))
-    known = {option for action in _parser()._actions for option in action.option_strings}
+    known = {option for action in build_parser()._actions for option in action.option_strings}
     assert told == {option for option in known if option.startswith("--")} - {"--help"}
 
 

@@ -44,8 +44,7 @@ def fit_bayes(
     rng : numpy.random.Generator
         Not used.
     n_repeats : float, at least 1
-        Responses that are averaged before they are decoded; the decoder then has a second map for
-        such means. No label: the design says it.
+        Responses that are averaged before they are decoded: for such means, a second map is made.
     places : array of shape (n_voxels, n_axes), optional
         Where each voxel is, in any unit; the noise of near voxels is then taken as correlated by
         distance. Default: not known, and correlations are looked for among all pairs.
